@@ -201,6 +201,15 @@ impl Recipe {
         Ok(())
     }
 
+    /// Has these packages installed as well.
+    ///
+    /// # Errors
+    /// One is no name of a package.
+    pub fn add_packages(&mut self, packages: Vec<String>) -> Result<(), RecipeError> {
+        self.packages.extend(packages);
+        self.check()
+    }
+
     /// Whence packages come, if not from where Debian's come.
     ///
     /// # Errors
@@ -327,6 +336,10 @@ mod tests {
         assert!(told.contains("one of us, gb, de"), "{told}");
         let told = choose(&mut recipe, "colour", "red").unwrap_err();
         assert!(told.contains("it has autologin, keyboard"), "{told}");
+        recipe.add_packages(vec!["sssd-ldap".to_owned()]).unwrap();
+        assert_eq!(recipe.packages.last().unwrap(), "sssd-ldap");
+        let told = recipe.clone().add_packages(vec!["--option".to_owned()]).unwrap_err();
+        assert!(told.to_string().contains("\"--option\" is no package"), "{told}");
         for value in ["a\nb", "`reboot`", "--gid 0", "ü"] {
             assert!(choose(&mut recipe, "autologin", value).is_err(), "{value}");
         }

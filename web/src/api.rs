@@ -1,5 +1,6 @@
 //! The JSON API.
 
+mod files;
 mod images;
 mod jobs;
 mod leases;
@@ -57,6 +58,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
         .merge(screen)
+        .merge(files::router())
         .merge(images::router())
         .merge(jobs::router())
         .merge(leases::router())

@@ -7,7 +7,7 @@ use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
-use initcfg::Tag;
+use initcfg::{FilesAsked, Tag};
 use model::{
     BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, IPXE_ENTRY_PATH, IPXE_FOLDER, LoaderAsk,
     LoaderClaim, MEMORY_TEST_FOLDER, Network, SIGNED_ENTRY_PATHS, Stage, Subject,
@@ -248,7 +248,9 @@ impl BootFiles {
     /// Whether only one boot of one machine gets what is at this path.
     pub(crate) fn is_host(path: &str) -> bool {
         let path = normalize(path);
-        path.starts_with(initcfg::HOST_ARCHIVE_PATH) || path.starts_with(initcfg::HOST_FILE_PATH)
+        [initcfg::HOST_ARCHIVE_PATH, initcfg::HOST_FILE_PATH, initcfg::FILES_PATH]
+            .into_iter()
+            .any(|folder| path.starts_with(folder))
     }
 
     /// What only one boot of the client's machine gets; the outer `None` if the path is not of that. By TCP only: who asks
@@ -256,6 +258,9 @@ impl BootFiles {
     pub(crate) async fn host(&self, path: &str, peer: Ipv4Addr) -> Option<Option<Item>> {
         let path = normalize(path);
         let service = &self.inner.service;
+        if path.starts_with(initcfg::FILES_PATH) {
+            return Some(self.laid_files(&path, peer).await);
+        }
         let archive = path.strip_prefix(initcfg::HOST_ARCHIVE_PATH);
         let boot = archive.or_else(|| path.strip_prefix(initcfg::HOST_FILE_PATH))?.parse().ok()?;
         let link = self.inner.neighbours.link_to(peer).await;
@@ -269,6 +274,17 @@ impl BootFiles {
             None
         });
         Some(bytes.map(|bytes| Item { bytes: Bytes::from(bytes), stage: None }))
+    }
+
+    /// What a boot lays over its root, sealed by its secret.
+    async fn laid_files(&self, path: &str, peer: Ipv4Addr) -> Option<Item> {
+        let asked = FilesAsked::from_path(path)?;
+        let sealed = self.inner.service.sealed_files(peer, asked).await;
+        let sealed = sealed.unwrap_or_else(|error| {
+            tracing::error!(%peer, error = error.chain(), "files can't be laid over a machine's root");
+            None
+        });
+        sealed.map(|bytes| Item { bytes: Bytes::from(bytes), stage: None })
     }
 
     /// The file at `path`, the same for everybody; `None` if there is none.

@@ -121,6 +121,9 @@ pub(super) enum Image {
         /// Choose a parameter of the recipe, like keyboard=de; once for each
         #[arg(long, value_name = "PARAMETER=VALUE", value_parser = build::setting)]
         set: Vec<(String, String)>,
+        /// Install this package of Debian as well; may be repeated
+        #[arg(long, value_name = "NAME")]
+        package: Vec<String>,
         /// Whence packages come, like http://deb.debian.org/debian
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
@@ -241,8 +244,8 @@ impl Image {
                 become_command_with_readers(paths)?;
                 import(paths, server, request, files, by)
             }
-            Self::Build { recipe, name, set, mirror, size, about } => {
-                build(paths, build::Wanted { recipe, name, set, mirror, size, about })
+            Self::Build { recipe, name, set, package, mirror, size, about } => {
+                build(paths, build::Wanted { recipe, name, set, package, mirror, size, about })
             }
             Self::Recipes { name } => show_recipes(name.as_deref()),
             Self::BuildWorker { named_only } => worker::work(paths, named_only),

@@ -7,6 +7,7 @@ mod backup;
 mod book;
 mod debug;
 mod doctor;
+mod files;
 mod help;
 mod image;
 mod initrd;
@@ -140,6 +141,9 @@ enum Command {
     /// Make a USB stick or CD that boots PCs whose firmware can't
     #[command(subcommand)]
     Medium(medium::Medium),
+    /// Lay files over the roots of machines
+    #[command(subcommand)]
+    Files(files::Files),
     Try(try_pc::Try),
     /// Print a link that logs a browser in once
     Login,
@@ -228,6 +232,7 @@ pub fn run() -> ExitCode {
         Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Medium(medium) => medium.run(&paths),
+        Command::Files(files) => files.run(&paths),
         Command::Try(try_pc) => try_pc.run(&paths),
         Command::Manual(manual) => manual.run(),
         Command::Login => people::login(&paths),
@@ -333,7 +338,7 @@ mod tests {
     fn the_command_line_is_sound_and_its_short_help_fits_a_screen() {
         Cli::command().debug_assert();
         let help = Cli::command().render_help().to_string();
-        assert!(help.lines().count() <= 34, "{help}");
+        assert!(help.lines().count() <= 35, "{help}");
     }
 
     #[test]

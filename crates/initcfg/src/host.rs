@@ -32,6 +32,7 @@ const RESCUE: &str = "rescue";
 const SSH_PRIVATE: &str = "ssh_host_private";
 const SSH_PUBLIC: &str = "ssh_host_public";
 const SSH_IMAGE: &str = "ssh_image_public";
+const FILES: &str = "files";
 
 /// Content of the host segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct HostConfig {
     pub rescue: Option<Tag>,
     /// The machine's own SSH host key.
     pub ssh: Option<SshHostKey>,
+    /// The site has files that are laid over the machine's root, and init is to fetch them. An init of an older Bootlace does not.
+    pub has_files: bool,
 }
 
 /// An ed25519 key in OpenSSH's formats.
@@ -93,7 +96,7 @@ impl fmt::Debug for SshHostKey {
 impl HostConfig {
     /// The file.
     pub fn to_file(&self) -> String {
-        let Self { boot, token, reboot_seconds, rescue, ssh } = self;
+        let Self { boot, token, reboot_seconds, rescue, ssh, has_files } = self;
         let mut text = alloc::format!(
             "{FIRST_LINE}\n{BOOT}={boot}\n{TOKEN}={}\n{REBOOT}={reboot_seconds}\n",
             token.to_hex()
@@ -113,6 +116,9 @@ impl HostConfig {
                 Replaces::Shared(Some(public)) => put(SSH_IMAGE, public),
                 Replaces::Shared(None) => {}
             }
+        }
+        if *has_files {
+            put(FILES, "yes");
         }
         text.push_str(LAST_LINE);
         text.push('\n');
@@ -157,6 +163,7 @@ impl HostConfig {
             reboot_seconds: field(REBOOT, value(REBOOT))?,
             rescue: value(RESCUE).map(|hash| field(RESCUE, Some(hash))).transpose()?,
             ssh,
+            has_files: value(FILES).is_some(),
         })
     }
 }
@@ -197,6 +204,7 @@ mod tests {
                 public: "ssh-ed25519 AAAAC3Nz lab-07".to_owned(),
                 replaces: Replaces::All,
             }),
+            has_files: true,
         }
     }
 
@@ -208,9 +216,12 @@ mod tests {
         };
         let shared = with(Replaces::Shared(Some("AAAAB3Nz".to_owned())));
         let missing = with(Replaces::Shared(None));
-        for config in
-            [example(), shared, missing, HostConfig { ssh: None, rescue: None, ..example() }]
-        {
+        for config in [
+            example(),
+            shared,
+            missing,
+            HostConfig { ssh: None, rescue: None, has_files: false, ..example() },
+        ] {
             assert_eq!(HostConfig::parse(config.to_file().as_bytes()), Ok(config));
         }
         let newer = example().to_file().replace("boot=", "unknown=1\nboot=");

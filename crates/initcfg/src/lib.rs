@@ -11,6 +11,7 @@ mod choice;
 mod config;
 mod disk_name;
 mod file_system;
+mod files;
 mod foreign;
 mod heartbeat;
 mod host;
@@ -34,6 +35,9 @@ pub use choice::ParseChoiceError;
 pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use disk_name::{Claim, DiskKey, DiskName, NO_ROOM_YET, Nonce, Proof, SECRET_SUFFIX};
 pub use file_system::FileSystem;
+pub use files::{
+    FILES_NONCE_BYTES, FILES_PATH, FILES_SEALED_MAX, FilesAsked, FilesError, open_files, seal_files,
+};
 pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
 pub use heartbeat::Heartbeat;
 pub use host::{

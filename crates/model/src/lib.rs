@@ -31,8 +31,10 @@ mod reach;
 mod room;
 mod settings;
 mod site;
+mod site_file;
 mod size;
 mod snapshot;
+mod template;
 mod tried;
 mod uuid;
 mod write_mode;
@@ -75,11 +77,15 @@ pub use reach::{BadHours, Hours, Reach, Rooms, WeekTime};
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
+pub use site_file::{
+    BadFileSetting, FileMode, FileOwner, FilesOf, SiteFile, SiteFileKind, what_counts,
+};
 pub use size::{Size, binary_size};
 pub use snapshot::{
     RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotInfo, SnapshotKind, SnapshotList,
     SnapshotOrder, SnapshotPath,
 };
+pub use template::{BadTemplate, Placeholder, VALUE_MAX, fill_template};
 pub use tried::{
     DOCTOR_AOE_MACHINE, DOCTOR_MACHINE, TRY_MACHINE, is_tried_mac, is_tried_name, tried_mac,
 };

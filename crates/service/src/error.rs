@@ -1,9 +1,11 @@
 //! What can go wrong, in words for the person who asked.
 
+mod files;
 mod lease;
 mod room;
 mod version;
 
+pub use files::FilesError;
 pub use lease::LeaseError;
 pub use room::RoomError;
 pub use version::VersionError;
@@ -325,9 +327,18 @@ pub enum Error {
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes: no secret can be made")]
     NoRandomness,
+    /// What is laid over a machine's root can't be handed out.
+    #[error(
+        "what is laid over the root of {0} can't be handed out: another Bootlace has written it, or it is too much; see bootlace \
+         files ls --machine {0}"
+    )]
+    FilesUnfit(MachineName),
     /// Something can't be done with a room.
     #[error(transparent)]
     Room(#[from] RoomError),
+    /// Something can't be laid over machines' roots.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// Something can't be done with an address.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -530,6 +541,7 @@ impl Error {
             | Self::Job(JobError::Missing(_))
             | Self::Incoming(IncomingError::Missing(_)) => true,
             Self::Room(error) => error.is_not_found(),
+            Self::Files(FilesError::Missing { .. }) => true,
             Self::Lease(error) => error.is_not_found(),
             _ => false,
         }
@@ -557,6 +569,7 @@ impl Error {
                 | Self::NoRescueForArm64(_)
                 | Self::NoMenuPassword(_)
                 | Self::Room(_)
+                | Self::Files(_)
                 | Self::Version(_)
                 | Self::Lease(_)
                 | Self::NoRootUrl { .. }

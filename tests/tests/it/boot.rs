@@ -1,5 +1,6 @@
 //! QEMU PCs without a disk boot over the network to a login prompt, served by `bootlace up`.
 
+use crate::files;
 use anyhow::{Context, Result, ensure};
 use lab::{
     Console, Daemon, Firmware, Lan, Need, Pc, PcSlots, Recipe, Site, StageLine, marked_copy,
@@ -189,11 +190,14 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
     in_a_room("bios-aoe", &Recipe::default(), |room| {
         room.add_machine("aoe")?;
         room.site.run(&["machine", "set", "pc-1", "--write-mode", "persistent"])?;
+        files::lay(&room.site)?;
         let mut pc = room.power_on("pc-1", MAC, Firmware::Bios)?;
         wait_for_login(&pc, "pc-1")?;
         room.site.wait_for_stage("pc-1", "up", BOOT)?;
         let console = pc.console().clone();
         console.log_in(COMMAND)?;
+        files::are_laid(&room.site, &console)?;
+        files::change(&room.site, &console)?;
         let source = console.shell("findmnt -no SOURCE /", COMMAND)?;
         ensure!(source.starts_with("/dev/etherd/e"), "the root is {source:?}");
         // The driver of the guest's kernel reads and writes our target.
@@ -215,6 +219,7 @@ fn bios_pc_boots_over_aoe_and_keeps_what_was_written() {
         console.log_in(COMMAND)?;
         let kept = console.shell("md5sum < /root/x", COMMAND)?;
         ensure!(kept == sum, "the file is not what was written: {kept}, not {sum}");
+        files::are_changed(&room.site, &console)?;
         goes_back_to_a_snapshot(room, &pc, &sum)?;
         // Nothing happens to the disk of a running system; its next boot starts from scratch.
         room.site.run(&["machine", "reset", "pc-1"])?;

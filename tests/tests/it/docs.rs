@@ -35,6 +35,17 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("snapshots.md", "bootlace machine rollback", "it needs a snapshot; boot::"),
     ("snapshots.md", "bootlace machine files", "it needs a snapshot; boot::"),
     ("snapshots.md", "bootlace machine fetch", "it needs a snapshot; boot::"),
+    (
+        "ldap-and-nfs-homes.md",
+        "bootlace image build",
+        "it fetches a desktop; built::, and lay-files-over.md",
+    ),
+    ("ldap-and-nfs-homes.md", "bootlace machine set", "it needs that image"),
+    (
+        "ldap-and-nfs-homes.md",
+        "bootlace files put",
+        "it needs the files; lay-files-over.md types such, boot:: boots them",
+    ),
     ("secure-boot.md", "apt-get", "cargo xtask setup installs them"),
     ("arm64.md", "dpkg", "it would change the host"),
     ("arm64.md", "apt-get", "it would change the host; Arm64::make fetches it"),

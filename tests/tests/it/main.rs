@@ -17,6 +17,7 @@ mod dhcp;
 mod docs;
 mod failures;
 mod file_systems;
+mod files;
 mod foreign;
 mod foreign_dhcp;
 mod full_disk;

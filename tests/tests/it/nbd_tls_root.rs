@@ -1,6 +1,7 @@
 //! A machine's root over NBD with TLS: the kernel's driver on the kernel's encryption.
 
 use crate::boot::{BOOT, COMMAND, MAC, can_boot};
+use crate::files::SECRET;
 use crate::storage_network::tls;
 use anyhow::{Result, ensure};
 use lab::{Authority, Console, Lan, Need, Pc, PcSlots, Preboot, Recipe, Site, require};
@@ -31,6 +32,9 @@ fn root_over_tls() -> Result<()> {
     site.run(&["image", "import", &image.to_string_lossy(), "--name", "debian"])?;
     let machine = ["machine", "set", "pc-1", "--mac", MAC, "--image", "debian"];
     site.run(&[&machine[..], &["--write-mode", "persistent"]].concat())?;
+    let secret = files.path().join("secret");
+    std::fs::write(&secret, SECRET)?;
+    site.run(&["files", "put", "/etc/key", &secret.to_string_lossy(), "--secret"])?;
     let servers = site.serve()?;
     let mut storage = site.storage()?;
 
@@ -82,9 +86,12 @@ fn root_over_tls() -> Result<()> {
 fn check_secrets(console: &Console, heard: &[u8]) -> Result<()> {
     let token = console.shell("cat /run/bootlace/token", COMMAND)?;
     let key = console.shell("sed '1d;$d' /etc/ssh/ssh_host_ed25519_key | head -n 1", COMMAND)?;
+    let laid = console.shell("cat /etc/key", COMMAND)?;
+    ensure!(laid.trim() == SECRET, "{laid:?}");
     let (token, key) = (token.trim(), key.trim());
     ensure!(token.len() == 64 && key.len() >= 64, "{token:?} {key:?}");
     let has = |bytes: &[u8]| heard.windows(bytes.len()).any(|part| part == bytes);
+    ensure!(has(b"bootlace-files/1") && !has(SECRET.as_bytes()), "a file came in clear text");
     ensure!(has(b"bootlace/1 report") && has(b"token="), "nothing was heard");
     let bytes: Vec<u8> = (0..64)
         .step_by(2)

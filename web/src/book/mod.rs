@@ -46,6 +46,8 @@ pages!(
     "how-to/secure-boot",
     "how-to/arm64",
     "how-to/rooms",
+    "how-to/lay-files-over",
+    "how-to/ldap-and-nfs-homes",
     "how-to/boot-menus",
     "how-to/ipxe",
     "how-to/try-a-pc",

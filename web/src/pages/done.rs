@@ -31,6 +31,8 @@ pub(crate) enum Done {
     BuildOrdered,
     FileReceived,
     FileRemoved,
+    FileLaid,
+    FileLaidNoMore,
     AddressFreed,
     AddressFixed,
     AddressNotFixed,
@@ -49,7 +51,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 42] = [
+    const TABLE: [(Self, &str, &str); 44] = [
         (Self::SnapshotMade, "snapshot", "The snapshot is made."),
         (
             Self::NothingWritten,
@@ -128,6 +130,16 @@ impl Done {
         ),
         (Self::FileReceived, "received", "The file is here. It can be imported now."),
         (Self::FileRemoved, "file-removed", "The file is removed."),
+        (
+            Self::FileLaid,
+            "laid",
+            "It is laid over the roots of these machines from their next boot on.",
+        ),
+        (
+            Self::FileLaidNoMore,
+            "laid-no-more",
+            "It is laid no more: from their next boot on machines have again what their image has.",
+        ),
         (Self::AddressFreed, "freed", "The address can be given to others now."),
         (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
         (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),

@@ -25,6 +25,7 @@ pub(super) struct Wanted {
     pub(super) recipe: String,
     pub(super) name: Option<ImageName>,
     pub(super) set: Vec<(String, String)>,
+    pub(super) package: Vec<String>,
     pub(super) mirror: Option<String>,
     pub(super) size: Option<u64>,
     pub(super) about: AboutNew,
@@ -56,9 +57,11 @@ pub(super) fn show_recipes(name: Option<&str>) -> anyhow::Result<()> {
 }
 
 pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
-    let Wanted { recipe: named, name, set, mirror, size, about: AboutNew { note, state } } = wanted;
+    let Wanted { recipe: named, name, set, package, mirror, size, about } = wanted;
+    let AboutNew { note, state } = about;
     let mut recipe = Recipe::load(&named).with_context(|| format!("can't use {named}"))?;
     recipe.choose(&set)?;
+    recipe.add_packages(package)?;
     if let Some(mirror) = mirror {
         recipe.set_mirror(mirror)?;
     }

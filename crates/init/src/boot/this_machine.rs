@@ -3,10 +3,11 @@
 use super::stages::System;
 use crate::boot_server::reporter::Reporter;
 use crate::boot_server::token::TokenCell;
-use crate::boot_server::{hardware, host_segment};
+use crate::boot_server::{files, hardware, host_segment};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::handover::overlay::{self, LaidOver};
+use crate::handover::site_files;
 use crate::handover::{find_init, ssh};
 use crate::modules::coldplug;
 use crate::modules::{Modules, cannot_load};
@@ -411,7 +412,7 @@ impl System for ThisMachine {
         let laid = match &config.root {
             // That root is another system than the image's.
             Root::Foreign(_) => LaidOver::default(),
-            Root::Nbd { .. } | Root::Aoe { .. } => overlay::lay_over(Path::new(ROOT)),
+            Root::Nbd { .. } | Root::Aoe { .. } => self.lay_over(config)?,
         };
         for path in &laid.paths {
             self.console.log(&format!("bootlace: laid over {path}"));
@@ -429,11 +430,39 @@ impl System for ThisMachine {
         {
             self.console.log(&format!("bootlace: SSH host key: {error}"));
         }
-        Ok(match (laid.paths.len(), laid.troubles.len()) {
-            (0, 0) => init,
-            (n, 0) => format!("{init}, files laid over: {n}"),
-            (n, n_not) => format!("{init}, files laid over: {n}, not laid over: {n_not}"),
+        Ok(match (laid.paths.len(), laid.troubles.first()) {
+            (0, None) => init,
+            (n, None) => format!("{init}, files laid over: {n}"),
+            (n, Some(first)) => {
+                let n_not = laid.troubles.len();
+                format!("{init}, files laid over: {n}, not laid over: {n_not}, the first: {first}")
+            }
         })
+    }
+}
+
+impl ThisMachine {
+    /// Lays over the root what its version has for it, and then what the site has.
+    fn lay_over(&self, config: &BootConfig) -> Result<LaidOver, Failure> {
+        let root = Path::new(ROOT);
+        let mut laid = overlay::lay_over(root);
+        let token = self.token.get();
+        let is_wanted = match &self.host {
+            Some(host) => host.has_files,
+            // The boot server knows; without a secret it can't be asked.
+            None => token.is_some(),
+        };
+        if is_wanted || site_files::were_laid(root) {
+            let overlay = files::fetch(config, token)?;
+            let LaidOver { paths, troubles } = site_files::lay(root, &overlay);
+            laid.paths.extend(paths);
+            laid.troubles.extend(troubles);
+        } else if token.is_none() {
+            let trouble =
+                "the site's files, if it has any: this boot has no secret to ask for them";
+            laid.troubles.push(trouble.to_owned());
+        }
+        Ok(laid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What this machine and the boot server tell each other.
 
+pub(crate) mod files;
 pub(crate) mod hardware;
 pub(crate) mod host_segment;
 mod http;

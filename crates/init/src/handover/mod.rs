@@ -7,6 +7,7 @@ pub(crate) mod emergency;
 mod find_init;
 pub(crate) mod overlay;
 mod resolve;
+pub(crate) mod site_files;
 pub(crate) mod ssh;
 
 pub(crate) use find_init::find_init;

@@ -99,21 +99,21 @@ fn lay(root: &Path, overlay: &Overlay) -> LaidOver {
 }
 
 /// A root that is not ours yet.
-struct Root<'a> {
+pub(super) struct Root<'a> {
     path: &'a Path,
     folder: OwnedFd,
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-fn open_root(path: &Path) -> io::Result<Root<'_>> {
+pub(super) fn open_root(path: &Path) -> io::Result<Root<'_>> {
     let folder = openat(CWD, path, FOLDER, Mode::empty())?;
     Ok(Root { path, folder })
 }
 
 impl Root<'_> {
     /// A folder of the root, wherever its links lead inside.
-    fn folder(&self, path: &str) -> io::Result<OwnedFd> {
+    pub(super) fn folder(&self, path: &str) -> io::Result<OwnedFd> {
         let inside = path.trim_start_matches('/');
         let inside = if inside.is_empty() { "." } else { inside };
         let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -128,7 +128,7 @@ impl Root<'_> {
     }
 
     /// The same; folders that are missing are made.
-    fn made_folder(&self, path: &str) -> io::Result<OwnedFd> {
+    pub(super) fn made_folder(&self, path: &str) -> io::Result<OwnedFd> {
         match self.folder(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
@@ -144,7 +144,7 @@ impl Root<'_> {
         Ok(made)
     }
 
-    fn text(&self, path: &LaidPath) -> io::Result<String> {
+    pub(super) fn text(&self, path: &LaidPath) -> io::Result<String> {
         let (folder, name) = split(path);
         let folder = self.folder(folder)?;
         let bytes = read(&folder, name, NOTE_MAX)?;
@@ -152,7 +152,7 @@ impl Root<'_> {
     }
 
     /// Lays something there; `false`: what is there is not what must be.
-    fn put(&self, laid: &Laid) -> io::Result<bool> {
+    pub(super) fn put(&self, laid: &Laid) -> io::Result<bool> {
         let (folder, name) = split(&laid.path);
         let is_gone = laid.what == LaidWhat::Nothing;
         let folder = match self.folder(folder) {
@@ -238,7 +238,7 @@ fn is_file(status: &Stat) -> bool {
 }
 
 /// A file of this folder, which is no link, pipe or device.
-fn read(folder: &OwnedFd, name: &str, longest: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read(folder: &OwnedFd, name: &str, longest: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, Mode::empty())?;
     if !is_file(&fstat(&file)?) {
@@ -256,7 +256,7 @@ fn label_of(file: &OwnedFd) -> Option<Vec<u8>> {
     Some(label)
 }
 
-fn split(path: &LaidPath) -> (&str, &str) {
+pub(super) fn split(path: &LaidPath) -> (&str, &str) {
     path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()))
 }
 

@@ -100,6 +100,8 @@ impl Service {
                 true => None,
                 false => Some(self.ssh_host_key(machine, &open.boot).await?),
             },
+            // Whether there are any is told inside of TLS, too.
+            has_files: !is_exchanged && self.has_files(machine, &open.boot).await?,
         };
         Ok(Some(config.to_file()))
     }
@@ -142,6 +144,7 @@ impl Service {
                     reboot_seconds: self.options().reboot_after_failure_seconds,
                     rescue: None,
                     ssh: Some(self.ssh_host_key(machine, boot).await?),
+                    has_files: self.has_files(machine, boot).await?,
                 };
                 Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
             }

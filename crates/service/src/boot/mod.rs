@@ -9,6 +9,7 @@ mod kernel_logs;
 mod leases;
 mod memory_test;
 mod seen;
+mod site_files;
 mod ssh_key;
 mod stages;
 mod words;

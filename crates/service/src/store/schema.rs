@@ -390,6 +390,25 @@ const ADDITIONS: &str = "
         since_unix_ms INTEGER NOT NULL,
         PRIMARY KEY (channel, kind, about, subject)
     ) STRICT;
+    -- What is laid over machines' roots: of a room, of a machine, or of the site, which is neither.
+    CREATE TABLE IF NOT EXISTS site_file (
+        room         TEXT REFERENCES site_room ON DELETE CASCADE ON UPDATE CASCADE,
+        machine      TEXT REFERENCES machine ON DELETE CASCADE ON UPDATE CASCADE,
+        path         TEXT NOT NULL,
+        kind         TEXT NOT NULL,
+        -- Of a file, or the target of a link; NULL if something is to be gone.
+        content      BLOB,
+        -- BLAKE3 of a file that is no secret.
+        digest       TEXT,
+        mode         TEXT,
+        owner        TEXT,
+        is_template  INTEGER NOT NULL,
+        is_secret    INTEGER NOT NULL,
+        changed_unix INTEGER NOT NULL,
+        changed_by   TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX IF NOT EXISTS site_file_place
+        ON site_file (coalesce(room, ''), coalesce(machine, ''), path);
     -- Who has changed what.
     CREATE TABLE IF NOT EXISTS audit (
         id         INTEGER PRIMARY KEY AUTOINCREMENT,

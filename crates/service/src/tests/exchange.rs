@@ -4,7 +4,7 @@ use super::disks::start_storage;
 use super::*;
 use initcfg::HostConfig;
 
-async fn lab(folder: &Path) -> (Service, disks::Asked) {
+pub(super) async fn lab(folder: &Path) -> (Service, disks::Asked) {
     add_image(folder, "debian-12", 1);
     let options = Options { nbd_ca: Some(b"authority".to_vec()), ..options(folder) };
     let service = Service::open(options).unwrap();

@@ -8,6 +8,7 @@ mod candidates;
 mod directory;
 mod disks;
 mod exchange;
+mod files;
 mod initrds;
 mod leases;
 mod lost;

@@ -4,7 +4,7 @@ use super::*;
 use initcfg::{HostConfig, PowerOrder, PowerVerb, Replaces, Tag, Token};
 
 /// A machine that has its configuration; returns its boot.
-async fn configured(root: &Path, service: &Service) -> u64 {
+pub(super) async fn configured(root: &Path, service: &Service) -> u64 {
     lease(service, MAC, ADDRESS).await;
     let boot = service.boot_started(MAC, Firmware::Bios).await.unwrap();
     let image = Some("debian-12".parse().unwrap());
@@ -20,7 +20,7 @@ async fn configured(root: &Path, service: &Service) -> u64 {
     boot
 }
 
-async fn segment(service: &Service, boot: u64) -> Option<HostConfig> {
+pub(super) async fn segment(service: &Service, boot: u64) -> Option<HostConfig> {
     let file = service.new_host_file(ADDRESS, OWN, boot).await.unwrap()?;
     Some(HostConfig::parse(file.as_bytes()).unwrap())
 }

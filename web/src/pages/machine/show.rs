@@ -1,6 +1,7 @@
 //! One machine: its state, its last boot, its settings.
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
+use crate::pages::files::ShownLaid;
 use crate::pages::refused::as_sentence;
 use crate::pages::{
     Choice, Done, Failure, Frame, Page, StateMark, When, machine_name, origin, render,
@@ -102,6 +103,10 @@ struct MachinePage {
     room: Option<String>,
     /// Words by which it is found.
     tags: String,
+    /// What is laid over its root.
+    files: Vec<ShownLaid>,
+    /// Over which nothing is laid.
+    is_foreign_root: bool,
     keeps_disk: bool,
     reset_disk: bool,
     kernel_args: String,
@@ -233,6 +238,14 @@ pub(super) async fn page(
         }),
         tags: machine.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         reset_disk: machine.reset_disk,
+        files: service
+            .files_on_machine(name)
+            .await
+            .map_err(failed)?
+            .into_iter()
+            .map(|laid| ShownLaid::new(laid, service))
+            .collect(),
+        is_foreign_root: machine.root.is_foreign(),
         keeps_disk: machine.write_mode == model::WriteMode::Persistent
             && !machine.root.is_foreign(),
         kernel_args: machine.kernel_args.to_string(),
