@@ -4,7 +4,7 @@
 //! that boots. Scripts are read without quotes: a space always ends a word, and `${` is always a variable (iPXE, `core/exec.c`).
 
 use crate::loader_ask::{IPXE_FOLDER, LoaderAsk, MEMORY_TEST_FOLDER};
-use crate::{ASK_AGAIN, BootChoice, BootPlan, Network, Plan, ShownMenu, Waiting};
+use crate::{ASK_AGAIN, BootPlan, Network, Plan, ShownMenu, Waiting};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use core::fmt::Write as _;
@@ -156,12 +156,7 @@ fn menu(shown: &ShownMenu) -> String {
     let items = || shown.menu.items().iter().filter(|item| !item.is_locked);
     let mut lines = String::from("menu Bootlace\n");
     for item in items() {
-        let title = match &item.choice {
-            BootChoice::Image => shown.image.clone(),
-            BootChoice::OtherImage(image) => image.to_string(),
-            BootChoice::LocalDisk => "The disk of this PC".to_string(),
-            BootChoice::MemoryTest => "Memory test".to_string(),
-        };
+        let title = shown.title(&item.choice);
         let word = LoaderAsk::Chosen(item.choice.clone()).word();
         let _ = writeln!(lines, "item {word} {}", text(&title));
     }

@@ -237,6 +237,22 @@ pub struct ShownMenu {
     pub image: String,
 }
 
+impl ShownMenu {
+    /// What a line is called. No two are called the same: the machine's own image may be offered as another one, too.
+    pub fn title(&self, choice: &BootChoice) -> String {
+        let title = |choice: &BootChoice| match choice {
+            BootChoice::Image => self.image.clone(),
+            BootChoice::OtherImage(image) => alloc::format!("{image}"),
+            BootChoice::LocalDisk => "The disk of this PC".into(),
+            BootChoice::MemoryTest => "Memory test".into(),
+        };
+        let own = title(choice);
+        let mut others = self.menu.items().iter().filter(|item| item.choice != BootChoice::Image);
+        let is_twice = *choice == BootChoice::Image && others.any(|it| title(&it.choice) == own);
+        if is_twice { alloc::format!("{own} (this PC's own)") } else { own }
+    }
+}
+
 /// What stands in the time line of a boot that goes on to a disk of the PC, in place of an image.
 pub const OWN_DISK: &str = "its own disk";
 
@@ -293,6 +309,18 @@ mod tests {
         );
         assert_eq!(Menu::default(), "image".parse().unwrap());
         assert_eq!(Menu::default().in_words(), "its image");
+    }
+
+    #[test]
+    fn no_two_lines_are_called_the_same() {
+        let titles = |menu: &str, image: &str| -> Vec<String> {
+            let shown = ShownMenu { menu: menu.parse().unwrap(), image: image.into() };
+            shown.menu.items().iter().map(|item| shown.title(&item.choice)).collect()
+        };
+        assert_eq!(titles("image,image:xfce", "deb"), ["deb", "xfce"]);
+        let twice = titles("image:deb,image,local-disk", "deb");
+        assert_eq!(twice, ["deb", "deb (this PC's own)", "The disk of this PC"]);
+        assert_eq!(titles("image,image:deb/test", "deb"), ["deb", "deb/test"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A machine's menu, as GRUB shows it.
 
 use super::{AsksBy, quote};
-use crate::{BootChoice, LoaderAsk, Network, ShownMenu};
-use alloc::string::{String, ToString as _};
+use crate::{LoaderAsk, Network, ShownMenu};
+use alloc::string::String;
 use core::fmt::Write as _;
 
 /// Who may choose locked lines, and open GRUB's command line.
@@ -21,12 +21,7 @@ pub(super) fn menu_cfg(shown: &ShownMenu, network: &Network, asker: AsksBy) -> S
     }
     let is_open = |is_locked: bool| !is_locked || network.menu_password.is_some();
     for item in menu.items().iter().filter(|item| is_open(item.is_locked)) {
-        let title = match &item.choice {
-            BootChoice::Image => shown.image.clone(),
-            BootChoice::OtherImage(image) => image.to_string(),
-            BootChoice::LocalDisk => "The disk of this PC".into(),
-            BootChoice::MemoryTest => "Memory test".into(),
-        };
+        let title = shown.title(&item.choice);
         let (title, who) = match item.is_locked {
             true => (alloc::format!("{title} (password)"), ""),
             false => (title, " --unrestricted"),
