@@ -5,7 +5,7 @@ use crate::block::Block;
 use crate::container::{Unfit, inspect};
 use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, RootfsError, StoreError, io_error};
-use crate::folder::space;
+use crate::folder::{is_full, space};
 use crate::harm::{self, FixChoice, Harm};
 use crate::new_root::{self, NewRoot};
 use crate::opened::Source;
@@ -412,10 +412,6 @@ impl Work<'_> {
     fn disk_path(&self) -> PathBuf {
         self.draft.path().join("disk.raw")
     }
-}
-
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What can be imported.

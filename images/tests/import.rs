@@ -548,6 +548,37 @@ fn a_full_disk_stops_an_import_and_nothing_stays() {
 }
 
 #[test]
+fn a_version_is_removed_from_a_disk_that_has_no_room_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = system_disk(dir.path());
+    let Some(small) = SmallDisk::mount(&dir.path().join("small"), "64M") else { return };
+    let store = Store::open(&small.0.join("images")).unwrap();
+    let first = import(&store, &raw).unwrap();
+    File::options().write(true).open(&raw).unwrap().write_all_at(b"other", 12 << 20).unwrap();
+    let second = import(&store, &raw).unwrap();
+    let fill = || {
+        let mut filler =
+            File::options().create(true).append(true).open(small.0.join("filler")).unwrap();
+        while std::io::Write::write(&mut filler, &[7; 4096]).is_ok_and(|n| n > 0) {}
+    };
+    fill();
+    fs::write(small.0.join("more"), "more").unwrap_err();
+    store.remove(&name(), first.version).unwrap();
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&second));
+    assert_eq!(store.given_out().unwrap(), [(name(), second.version)]);
+    let left: Vec<_> =
+        fs::read_dir(store.dir()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".removed")), "{left:?}");
+    // Somebody ended it before anything could be noted.
+    let away = store.dir().join(format!(".removed-{}.v{}", name(), second.version));
+    fs::rename(store.dir().join("debian-12/2"), &away).unwrap();
+    let again = Store::open(&small.0.join("images")).unwrap();
+    assert!(!away.exists() && again.given_out().unwrap().is_empty());
+    fs::remove_file(small.0.join("filler")).unwrap();
+    assert_eq!(import(&again, &raw).unwrap().version, 3, "its number is not given again");
+}
+
+#[test]
 fn what_a_killed_import_left_goes_and_a_running_one_stays() {
     let dir = tempfile::tempdir().unwrap();
     let first = store(dir.path());

@@ -7,12 +7,15 @@ use model::{ImageName, ImageVersion, VersionState};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// A draft's folder begins so; an image's name can't.
 const DRAFT: &str = ".import-";
+
+/// Behind that begins the name of a version's folder that is being removed: `debian-12.v3`.
+const REMOVED: &str = ".removed-";
 
 /// For longer nobody has the folder to himself who works: a folder is made or renamed in that time.
 const OTHERS_WORK: Duration = Duration::from_secs(1);
@@ -134,6 +137,9 @@ impl Store {
     pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
         let Some(_lock) = self.lock_soon()? else { return Ok(()) };
         for name in names_in(&self.dir)? {
+            if let Some((image, version)) = removed(&name) {
+                self.finish_removal(&self.dir.join(&name), &image, version)?;
+            }
             if !name.starts_with(DRAFT) {
                 continue;
             }
@@ -145,6 +151,19 @@ impl Store {
         }
         self.remove_old_partials()
     }
+}
+
+impl Store {
+    /// Where a version is as soon as it is removed, until nothing is left of it.
+    pub(super) fn removed_path(&self, image: &ImageName, version: u32) -> PathBuf {
+        self.dir.join(format!("{REMOVED}{image}.v{version}"))
+    }
+}
+
+/// The version that is being removed under this name.
+fn removed(name: &str) -> Option<(ImageName, u32)> {
+    let (image, version) = name.strip_prefix(REMOVED)?.rsplit_once(".v")?;
+    Some((image.parse().ok()?, version.parse().ok()?))
 }
 
 /// What became of a draft.

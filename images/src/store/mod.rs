@@ -20,7 +20,7 @@ pub use verify::{Verified, VerifyError};
 use crate::base::Base;
 use crate::block::Block;
 use crate::error::{StoreError, io_error};
-use crate::folder::space;
+use crate::folder::{is_full, space};
 use crate::logical::Logical;
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
@@ -131,8 +131,10 @@ impl Store {
     /// # Errors
     /// There is no such version, or its description can't be read.
     pub fn note(&self, image: &ImageName, version: u32) -> Result<Option<String>, StoreError> {
+        let imported = self.description(image, version)?.note;
+        let note = self.later_note(image, version).unwrap_or_default().or(imported);
         // An earlier Bootlace took any text.
-        Ok(self.description(image, version)?.note.as_deref().map(one_line))
+        Ok(note.filter(|note| !note.is_empty()).as_deref().map(one_line))
     }
 
     /// Opens a version's disk, read-only. All who open the same version share one open file.
@@ -216,6 +218,15 @@ impl Store {
     /// # Errors
     /// There is no such version, or the operating system refuses.
     pub fn remove(&self, image: &ImageName, version: u32) -> Result<(), StoreError> {
+        match self.remove_in_order(image, version) {
+            Err(StoreError::Io { source, .. }) if is_full(&source) => {
+                self.remove_without_room(image, version)
+            }
+            removed => removed,
+        }
+    }
+
+    fn remove_in_order(&self, image: &ImageName, version: u32) -> Result<(), StoreError> {
         let path = self.version_dir(image, version);
         if !path.try_exists().map_err(io_error("read", &path))? {
             return Err(StoreError::Missing { image: image.clone(), version });
@@ -237,6 +248,33 @@ impl Store {
             self.remove_overlay(image, version)?;
         }
         draft.remove()
+    }
+
+    /// The same on a disk without any room, where neither a folder can be made nor a note be written: what is large goes first.
+    fn remove_without_room(&self, image: &ImageName, version: u32) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let (path, away) = (self.version_dir(image, version), self.removed_path(image, version));
+        fs::rename(&path, &away).map_err(io_error("remove", &path))?;
+        self.finish_removal(&away, image, version)
+    }
+
+    /// Removes a version that is out of the way already. Who is interrupted here goes on when the store is opened again.
+    pub(super) fn finish_removal(
+        &self,
+        away: &Path,
+        image: &ImageName,
+        version: u32,
+    ) -> Result<(), StoreError> {
+        let (disk, _) = FILES[0];
+        match fs::remove_file(away.join(disk)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", away)(error));
+            }
+            _ => {}
+        }
+        self.note_number(image, version, None)?;
+        self.remove_overlay(image, version)?;
+        fs::remove_dir_all(away).map_err(io_error("remove", away))
     }
 
     pub(crate) fn description(

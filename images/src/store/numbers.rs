@@ -31,6 +31,9 @@ struct Given {
     /// For whom it is.
     #[serde(default, skip_serializing_if = "is_released")]
     state: VersionState,
+    /// What people have said of it since it was imported; empty: nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 fn is_released(state: &VersionState) -> bool {
@@ -89,12 +92,14 @@ impl Store {
         let former = former.map(|at| numbers.given.remove(at));
         let (digest, state) = meant.unzip();
         let former = former.filter(|former| former.digest.is_some() && digest.is_some());
-        let state = former.map(|former| former.state).or(state);
+        let (former, note) = former.map(|former| (former.state, former.note)).unzip();
+        let state = former.or(state);
         numbers.given.push(Given {
             image: image.clone(),
             version,
             digest: digest.map(str::to_owned),
             state: state.unwrap_or(VersionState::Retired),
+            note: note.flatten(),
         });
         self.write_numbers(&numbers)
     }
@@ -139,10 +144,43 @@ impl Store {
                     version,
                     digest: Some(digest),
                     state,
+                    note: None,
                 }),
             }
         }
         self.write_numbers(&numbers)
+    }
+
+    /// What people want to remember about a version from now on; empty: nothing. The version itself stays as it is.
+    ///
+    /// # Errors
+    /// It is not there, or what was noted can't be read or written.
+    pub fn set_note(&self, image: &ImageName, version: u32, note: &str) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let mut numbers = self.noted()?;
+        let digest = self.version(image, version)?.digest;
+        let note = Some(note.to_owned());
+        match numbers.given.iter_mut().find(|given| given.is(image, version)) {
+            Some(given) => given.note = note,
+            None => numbers.given.push(Given {
+                image: image.clone(),
+                version,
+                digest: Some(digest),
+                state: VersionState::Released,
+                note,
+            }),
+        }
+        self.write_numbers(&numbers)
+    }
+
+    /// What people have said of a version since it was imported.
+    pub(super) fn later_note(
+        &self,
+        image: &ImageName,
+        version: u32,
+    ) -> Result<Option<String>, StoreError> {
+        let given = self.noted()?.given.into_iter().find(|given| given.is(image, version));
+        Ok(given.and_then(|given| given.note))
     }
 
     fn write_numbers(&self, numbers: &Numbers) -> Result<(), StoreError> {
@@ -180,6 +218,7 @@ impl Store {
                     version: known.version,
                     digest: Some(known.digest.clone()),
                     state,
+                    note: None,
                 });
             }
         }
@@ -274,8 +313,18 @@ mod tests {
         let others = [(2, VersionState::Draft), (3, VersionState::Released)];
         assert_eq!(known(), [&[(1, VersionState::Retired)][..], &others].concat());
         assert_eq!(store.next_number(&debian).unwrap(), 4);
+        // What somebody says of it later holds, whatever else becomes of it.
+        assert_eq!(store.note(&debian, 2).unwrap(), None);
+        store.set_note(&debian, 2, "with LibreOffice").unwrap();
+        store.set_states(&debian, &[(2, VersionState::Test)]).unwrap();
+        store.note_number(&debian, 2, Some(("02", VersionState::Draft))).unwrap();
+        assert_eq!(store.note(&debian, 2).unwrap().as_deref(), Some("with LibreOffice"));
+        store.set_note(&debian, 2, "").unwrap();
+        assert_eq!(store.note(&debian, 2).unwrap(), None);
+        store.set_note(&debian, 9, "").unwrap_err();
         // What can't be read is not taken for all being released.
         fs::write(store.numbers_path(), "given = 7").unwrap();
         store.states().unwrap_err();
+        assert_eq!(store.unreadable_files().len(), 1);
     }
 }

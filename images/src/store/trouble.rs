@@ -96,6 +96,20 @@ impl Store {
         Ok(troubles)
     }
 
+    /// Files of the store beside the versions' own that are there and can't be read, and why.
+    pub fn unreadable_files(&self) -> Vec<String> {
+        let mut why: Vec<String> = self.states().err().iter().map(in_words).collect();
+        match self.overlaid() {
+            Ok(versions) => {
+                let read =
+                    |(image, version): &(ImageName, u32)| self.overlay(image, *version).err();
+                why.extend(versions.iter().filter_map(read).map(|error| in_words(&error)));
+            }
+            Err(error) => why.push(in_words(&error)),
+        }
+        why
+    }
+
     /// What it means that a version's description can't be read.
     fn unreadable(&self, image: &ImageName, number: u32, error: StoreError) -> VersionTrouble {
         let why = match error {
@@ -109,10 +123,7 @@ impl Store {
                 let gone = if dir.is_dir() { about } else { dir };
                 format!("{} is gone", gone.display())
             }
-            StoreError::Io { action, path, source } => {
-                format!("can't {action} {}: {source}", path.display())
-            }
-            error => error.to_string(),
+            error => in_words(&error),
         };
         VersionTrouble { why, has_kernel: false, has_changed: false }
     }
@@ -121,6 +132,15 @@ impl Store {
     fn has_images(&self) -> bool {
         let names = names_in(&self.dir).unwrap_or_default();
         names.iter().any(|name| name.parse::<ImageName>().is_ok())
+    }
+}
+
+fn in_words(error: &StoreError) -> String {
+    match error {
+        StoreError::Io { action, path, source } => {
+            format!("can't {action} {}: {source}", path.display())
+        }
+        error => error.to_string(),
     }
 }
 

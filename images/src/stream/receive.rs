@@ -5,7 +5,7 @@ use super::error::StreamError;
 use super::parse::{Parsed, Records};
 use super::sink::{Base, Sink, Target};
 use crate::error::{StoreError, io_error};
-use crate::import::is_full;
+use crate::folder::is_full;
 use crate::kernel;
 use crate::progress::{Progress, Step};
 use crate::stop::Stop;

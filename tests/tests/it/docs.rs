@@ -146,10 +146,6 @@ const BEFORE: &[(&str, &str)] = &[
         "accounts.md",
         "bootlace user add tom --role viewer; for n in 1 2; do bootlace room set r10$n; done; for n in 1 2 3; do bootlace token add t$n --scope read; done",
     ),
-    (
-        "full-disk.md",
-        "mkdir -p /var/lib/bootlace/layers/lab-07; echo 'image = \"debian-12\"' > /var/lib/bootlace/layers/lab-07/layer.toml; : >> /var/lib/bootlace/exports.toml",
-    ),
     ("persistent-disks.md", "mkdir -p /var/lib/bootlace/layers/lab-07"),
     ("rooms.md", "bootlace room set r101"),
 ];
