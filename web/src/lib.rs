@@ -68,6 +68,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .merge(pages::files::router())
         .route("/images", get(pages::images::show))
         .route("/images/{image}/rollback", post(pages::versions::roll_back))
+        .route("/images/{image}/ring", post(pages::versions::ring))
         .route("/images/{image}/{version}", get(pages::version::show).post(pages::versions::change))
         .route("/images/{image}/{version}/fix", post(pages::version::fix))
         .route("/images/{image}/{version}/remove", get(pages::versions::ask_remove))

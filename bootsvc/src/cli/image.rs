@@ -5,13 +5,16 @@ mod files;
 mod harms;
 pub(super) mod leave;
 pub(super) mod receive;
+mod rings;
 mod versions;
 
 pub(super) use self::build::build_ordered;
 use self::build::{build, show_recipes};
 use self::files::Files;
 use self::harms::{WhichVersion, check, fix, said_of};
-use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set};
+use self::rings::RingCommand;
+pub(super) use self::versions::warn_of_nothing;
+use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set, set_note};
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
 use super::{advise, say, table};
@@ -24,7 +27,10 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use hyper::StatusCode;
 use images::{FixChoice, Import, ImportError, ImportRequest, Progress, Source, Store};
-use model::{ImageName, ImageVersion, Machine, Size, VersionState, WriteMode, binary_size};
+use model::{
+    ImageName, ImageVersion, Machine, MachineName, RoomName, Size, VersionState, WriteMode,
+    binary_size,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use service::jobs::{JobKind, NewJob};
@@ -152,15 +158,45 @@ pub(super) enum Image {
     /// Machines with the image NAME boot the newest version of it that is released; those with NAME/test the newest that is released
     /// or to be tested; those with NAME/v3 just that version. Those that run keep what they have booted.
     ///
-    /// Example: bootlace image release debian-12/v4
+    /// With --ring, only the room ROOM gets it at first. All get it by itself when each machine there was up with it once, and ten boots
+    /// were in at most 1.3 times the usual time; two boots that fail by the image's fault take it back. See bootlace image ring.
+    ///
+    /// Examples: bootlace image release debian-12/v4
+    ///           bootlace image release debian-12/v4 --ring r101
+    #[command(verbatim_doc_comment)]
     Release {
         /// Image and version, like debian-12/v4
         version: NamedVersion,
+        /// Have this room try it first
+        #[arg(long, value_name = "ROOM")]
+        ring: Option<RoomName>,
+        /// Don't wait for this machine of the room, such as one that is being repaired; may be repeated
+        #[arg(long, value_name = "MACHINE", requires = "ring")]
+        without: Vec<MachineName>,
+    },
+    /// See and end what rooms try, as bootlace image release --ring has begun
+    Ring {
+        #[command(subcommand)]
+        what: RingCommand,
     },
     /// Give a version to machines that follow what is to be tested, by the image NAME/test
     Test {
         /// Image and version, like debian-12/v4
         version: NamedVersion,
+    },
+    /// Make a version a draft again, which is for nobody but machines that are told to boot just that one
+    Draft {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+    },
+    /// Say something else about a version, for people; the version itself stays as it is
+    ///
+    /// Example: bootlace image note debian-12/v4 "with LibreOffice 24"
+    Note {
+        /// Image and version, like debian-12/v4
+        version: NamedVersion,
+        /// The remark, one line; an empty one takes it away
+        note: String,
     },
     /// Take a version from machines, but for those that are told to boot just that one
     Retire {
@@ -260,8 +296,16 @@ impl Image {
                 let choice = FixChoice { only, except };
                 fix(paths, version, (!none).then_some(&choice))
             }
-            Self::Release { version } => set(paths, &version, VersionState::Released),
+            Self::Release { version, ring: None, .. } => {
+                set(paths, &version, VersionState::Released)
+            }
+            Self::Release { version, ring: Some(room), without } => {
+                rings::begin(paths, &version, &room, &without)
+            }
+            Self::Ring { what } => what.run(paths),
             Self::Test { version } => set(paths, &version, VersionState::Test),
+            Self::Draft { version } => set(paths, &version, VersionState::Draft),
+            Self::Note { version, note } => set_note(paths, &version, &note),
             Self::Retire { version } => set(paths, &version, VersionState::Retired),
             Self::Changes { version, since, json } => changes(paths, &version, since, json),
             Self::Rollback { name, to } => roll_back(paths, &name, to),
@@ -428,7 +472,8 @@ fn said_of_state(
     let command = match wanted {
         VersionState::Released => "release",
         VersionState::Test => "test",
-        VersionState::Draft | VersionState::Retired => "retire",
+        VersionState::Draft => "draft",
+        VersionState::Retired => "retire",
     };
     match state.filter(|state| *state != wanted) {
         Some(state) => {

@@ -3,6 +3,7 @@
 mod rm;
 mod snapshots;
 
+use super::image::warn_of_nothing;
 use super::status::{Next, findings, lines, to_come};
 use super::{advise, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
@@ -364,7 +365,8 @@ impl Set {
             ..MachineChange::default()
         };
         let url = url(&self.name);
-        let machine: model::Machine = Site::open(paths)?.send(Method::PATCH, &url, &change)?;
+        let site = Site::open(paths)?;
+        let machine: model::Machine = site.send(Method::PATCH, &url, &change)?;
         let what = match (&machine.image, &machine.root_url) {
             (Some(image), Some(url)) => format!("boots the kernel of {image} with the root {url}"),
             (Some(image), None) => {
@@ -383,7 +385,7 @@ impl Set {
             machine.name,
             macs(&machine)
         ));
-        Ok(())
+        machine.image.as_ref().map_or(Ok(()), |image| warn_of_nothing(paths, &site, image))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `bootlace room …` and `bootlace site …`
 
+use super::image::warn_of_nothing;
 use super::status::count;
 use super::{WrongUsage, check_inherit, root_kind, say, table, write_mode};
 use crate::paths::Paths;
@@ -200,6 +201,7 @@ impl SetRoom {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let SettingsChange { image, root, root_url, write_mode, menu, inherit } =
             self.inherited.change()?;
+        let given = image.clone();
         let change = RoomChange {
             name: self.rename,
             note: self.note,
@@ -223,7 +225,7 @@ impl SetRoom {
             room.name,
             room.in_words()
         ));
-        Ok(())
+        given.flatten().map_or(Ok(()), |image| warn_of_nothing(paths, &site, &image))
     }
 }
 

@@ -10,6 +10,7 @@ extern crate alloc;
 mod choice;
 mod config;
 mod disk_name;
+mod fault;
 mod file_system;
 mod files;
 mod foreign;
@@ -34,6 +35,7 @@ mod word;
 pub use choice::ParseChoiceError;
 pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use disk_name::{Claim, DiskKey, DiskName, NO_ROOM_YET, Nonce, Proof, SECRET_SUFFIX};
+pub use fault::is_images_fault;
 pub use file_system::FileSystem;
 pub use files::{
     FILES_NONCE_BYTES, FILES_PATH, FILES_SEALED_MAX, FilesAsked, FilesError, open_files, seal_files,

@@ -139,6 +139,12 @@ kinds! {
     /// The content of an image version is not what was imported; machines start with it all the same.
     ImageChanged = "image-changed", Warning, Passes::WhenOver,
         "Check the disk that holds it (dmesg, smartctl), and import the same disk again, which puts the version back.";
+    /// Notes of the image store can't be read.
+    ImageStoreUnreadable = "image-store-unreadable", Warning, Passes::WhenOver,
+        "Do what the cause says, or look at the disk (dmesg, smartctl); until then no version can be imported, released or removed.";
+    /// A version that a room tried was taken back by itself.
+    RingTakenBack = "ring-taken-back", Warning, Passes::WhenOver,
+        "Look at the boots that failed on the pages of these machines, and import or build a version without that; bootlace image ring stop IMAGE puts this aside.";
     /// Clients are sent away, as a server may have no more files and sockets open.
     NoDescriptors = "no-descriptors", Alarm, hours(1),
         "Allow the server more file descriptors: LimitNOFILE= in systemd, ulimit -n; bootlace check calculates how many.";

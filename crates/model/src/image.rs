@@ -150,8 +150,7 @@ impl FromStr for ImageChoice {
             None => (text, Follows::Released),
             Some((image, "test")) => (image, Follows::Test),
             Some((image, version)) => {
-                let digits = version.strip_prefix('v').filter(|it| !it.starts_with(['0', '+']));
-                let number = digits.and_then(|it| it.parse().ok()).ok_or_else(refused)?;
+                let number = version.strip_prefix('v').and_then(counted).ok_or_else(refused)?;
                 (image, Follows::Version(number))
             }
         };
@@ -159,7 +158,31 @@ impl FromStr for ImageChoice {
     }
 }
 
-as_text!(ImageChoice, VersionState);
+/// The number of a version, as people and scripts write it: `v3`, or `3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VersionNumber(pub u32);
+
+impl fmt::Display for VersionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+impl FromStr for VersionNumber {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        let number = counted(text.strip_prefix('v').unwrap_or(text)).map(Self);
+        number.ok_or_else(|| ParseChoiceError::new(text, "the number of a version: use v3 or 3"))
+    }
+}
+
+/// A number from 1 in the one way in which it is written.
+fn counted(digits: &str) -> Option<u32> {
+    digits.parse().ok().filter(|_| !digits.starts_with(['0', '+']))
+}
+
+as_text!(ImageChoice, VersionNumber, VersionState);
 
 #[cfg(test)]
 mod tests {
@@ -185,6 +208,16 @@ mod tests {
         ] {
             let error = text.parse::<ImageChoice>().unwrap_err().to_string();
             assert!(error.contains("NAME/test"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_version_has_one_number_and_two_ways_to_write_it() {
+        for text in ["3", "v3"] {
+            assert_eq!(text.parse(), Ok(VersionNumber(3)), "{text}");
+        }
+        for text in ["", "v", "0", "v0", "002", "v02", "+3", "-3", "vv3", "3v", "4294967296"] {
+            assert!(text.parse::<VersionNumber>().is_err(), "{text}");
         }
     }
 

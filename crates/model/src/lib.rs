@@ -28,6 +28,7 @@ mod note;
 mod people;
 mod plan;
 mod reach;
+mod ring;
 mod room;
 mod settings;
 mod site;
@@ -53,7 +54,7 @@ pub use grub::{
     ENTRY_PATH, Fetch, MEDIUM_VARIABLE, SIGNED_ENTRY_PATHS, entry_cfg, grub_cfg, grub_waits,
 };
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
-pub use image::{Follows, ImageChoice, ImageVersion, VersionState};
+pub use image::{Follows, ImageChoice, ImageVersion, VersionNumber, VersionState};
 pub use initcfg::{
     BadRootUrl, Claim, DiskKey, DiskName, FileSystem, LogicalVolumeName, NO_ROOM_YET, Nonce,
     ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
@@ -74,6 +75,9 @@ pub use note::{NOTE_MAX, does_something, is_note, one_line};
 pub use people::{Right, Role};
 pub use plan::{BootPlan, Network, Plan, Waiting, plan};
 pub use reach::{BadHours, Hours, Reach, Rooms, WeekTime};
+pub use ring::{
+    RING_BOOTS_WANTED, Ring, RingBoot, RingEnd, RingNext, RingOutcome, RingProgress, median,
+};
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};

@@ -268,7 +268,8 @@ pub fn plan(
     let Some(image) = other.or(machine.image.as_ref()) else {
         return Err(Waiting::NoImage(machine.name.clone()));
     };
-    let Some(version) = site.chosen(image) else {
+    let chosen = other.map_or_else(|| site.chosen_for(machine), |other| site.chosen(other));
+    let Some(version) = chosen else {
         let name = machine.name.clone();
         return Err(match site.images.iter().any(|version| version.image == image.image) {
             true => Waiting::VersionMissing(name, image.clone()),

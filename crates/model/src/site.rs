@@ -1,7 +1,7 @@
 //! The site as the boot path sees it: an immutable view.
 
 use crate::{
-    ImageChoice, ImageName, ImageVersion, Machine, MachineName, Room, RoomName, Settings,
+    ImageChoice, ImageName, ImageVersion, Machine, MachineName, Ring, Room, RoomName, Settings,
     VersionState,
 };
 use alloc::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub struct Site {
     pub images: Vec<ImageVersion>,
     /// For whom they are. One that is not here is released.
     pub states: BTreeMap<(ImageName, u32), VersionState>,
+    /// Versions that a room tries before all get them, by image; those that have ended, too.
+    pub rings: Vec<Ring>,
     /// All rooms, by name.
     pub rooms: Vec<Room>,
     /// What machines inherit whose room says nothing.
@@ -68,14 +70,19 @@ impl Site {
         let of_each = machines.iter().enumerate();
         let by_mac = of_each.flat_map(|(index, it)| it.macs().map(move |mac| (mac, index)));
         let by_mac = by_mac.collect();
-        let states = BTreeMap::new();
-        Self { machines, images, states, rooms: Vec::new(), settings: Settings::default(), by_mac }
+        Self { machines, images, by_mac, ..Self::default() }
     }
 
     /// This site, with image versions that are for these.
     #[must_use]
     pub fn with_states(self, states: BTreeMap<(ImageName, u32), VersionState>) -> Self {
         Self { states, ..self }
+    }
+
+    /// This site, with versions that a room tries before all get them, by image.
+    #[must_use]
+    pub fn with_rings(self, rings: Vec<Ring>) -> Self {
+        Self { rings, ..self }
     }
 
     /// This site, with these rooms, by name, and settings. What machines inherit they have already.
@@ -134,6 +141,16 @@ impl Site {
             .iter()
             .filter(|it| it.image == choice.image && choice.takes(it.version, self.state(it)))
             .max_by_key(|version| version.version)
+    }
+
+    /// The version that a machine is to boot: that of its choice, or a newer one that its room tries before all get it.
+    pub fn chosen_for(&self, machine: &Machine) -> Option<&ImageVersion> {
+        let chosen = self.chosen(machine.image.as_ref()?);
+        let ring = self.rings.iter().find(|ring| ring.is_for(machine));
+        let tried = ring.and_then(|ring| self.version(&ring.image, ring.version));
+        // Whoever says something else of it later says so to the room, too.
+        let tried = tried.filter(|version| self.state(version) == VersionState::Test);
+        [chosen, tried].into_iter().flatten().max_by_key(|version| version.version)
     }
 
     /// For whom a version is.

@@ -36,9 +36,9 @@ pub use crate::fleet::{
     Arrived, DamagedVersion, Discovered, FileRead, FixWish, Fixed, Freed, ImportedLease,
     ImportedLeases, LaidAt, LaidFile, LaidOver, LeaseKind, LeaseView, LeftOutLease, MachineChange,
     MachineState, MachineView, NewBuild, NewFile, NewImport, Nic, NotChecked, Offer, Preview,
-    Receiving, ReceivingStream, Released, Rescue, ReservedIn, RoomChange, RoomView, SendingStream,
-    SettingsChange, StateWord, Status, VersionChanges, VersionHarms, Wanted, WrittenDisk,
-    image_modules,
+    Receiving, ReceivingStream, Released, Rescue, ReservedIn, RingView, RoomChange, RoomView,
+    SendingStream, SettingsChange, StateWord, Status, VersionChanges, VersionHarms, Wanted,
+    WrittenDisk, image_modules,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{

@@ -34,13 +34,11 @@ fn versions() -> Result<()> {
     let mut pc = Pc::builder("pc-1").mac(MAC).start(site.lan())?;
     up(&site, &pc)?;
 
-    import(&second, "test")?;
-    let told = site.run(&["image", "release", "debian/v2"])?;
-    ensure!(
-        told.contains("get v2 at their next boot") && told.contains("pc-1 still runs"),
-        "{told}"
-    );
-    site.run(&["image", "retire", "debian/v1"])?;
+    import(&second, "draft")?;
+    site.run(&["room", "set", "r1"])?;
+    site.run(&["machine", "set", "pc-1", "--room", "r1"])?;
+    let told = site.run(&["image", "release", "debian/v2", "--ring", "r1"])?;
+    ensure!(told.contains("it waits for pc-1 to be up with it"), "{told}");
     let changes = site.run(&["image", "changes", "debian/v2"])?;
     ensure!(changes.contains("from v1 to v2") && changes.contains("kernel: the same"), "{changes}");
     is_version(&pc, 1)?;
@@ -52,6 +50,11 @@ fn versions() -> Result<()> {
     pc.console().send_line("reboot")?;
     up(&site, &pc)?;
     is_version(&pc, 2)?;
+    let told = site.run(&["image", "ring", "ls"])?;
+    ensure!(told.contains("1 of 1 machines were up with it"), "{told}");
+    let told = site.run(&["image", "ring", "pass", "debian"])?;
+    ensure!(told.contains("which all get now"), "{told}");
+    site.run(&["image", "retire", "debian/v1"])?;
 
     let told = site.run(&["image", "rollback", "debian", "--to", "1"])?;
     ensure!(

@@ -9,25 +9,29 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
-use model::{ImageName, ImageVersion, VersionState};
+use model::{ImageName, ImageVersion, MachineName, RoomName, VersionNumber, VersionState};
 use service::incoming::IncomingFile;
 use service::jobs::Job;
 use service::{
-    Admin, FixChoice, InitrdState, LaidOver, NewBuild, NewImport, Recipe, Released, VersionChanges,
-    VersionHarms, Viewer,
+    Admin, FixChoice, InitrdState, LaidOver, NewBuild, NewImport, Recipe, Released, RingView,
+    VersionChanges, VersionHarms, Viewer,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type FilePath = Result<Path<String>, PathRejection>;
 type ImagePath = Result<Path<ImageName>, PathRejection>;
-type VersionPath = Result<Path<(ImageName, u32)>, PathRejection>;
+type VersionPath = Result<Path<(ImageName, VersionNumber)>, PathRejection>;
 
 pub(super) fn router() -> Router<Front> {
     Router::new()
         .route("/images", get(images).post(import))
         .route("/images/{image}/rollback", post(roll_back))
+        .route("/images/{image}/ring", put(begin_ring).patch(change_ring).delete(stop_ring))
+        .route("/images/{image}/ring/pass", post(pass_ring))
+        .route("/rings", get(rings))
         .route("/images/{image}/{version}", patch(change_version).delete(remove_version))
         .route("/images/{image}/{version}/removal", get(removal))
+        .route("/images/{image}/{version}/note", put(note))
         .route("/images/{image}/{version}/changes", get(changes))
         .route("/recipes", get(recipes))
         .route("/builds", post(build))
@@ -99,8 +103,21 @@ async fn change_version(
     path: VersionPath,
     body: Body<VersionChange>,
 ) -> Answer<Json<Released>> {
-    let (Path((image, version)), Json(change)) = (path?, body?);
+    let (Path((image, VersionNumber(version))), Json(change)) = (path?, body?);
     Ok(Json(admin.set_image_state(image, version, change.state).await?))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewNote {
+    note: String,
+}
+
+/// Says what people want to remember about a version.
+async fn note(admin: Admin, path: VersionPath, body: Body<NewNote>) -> Answer<StatusCode> {
+    let (Path((image, VersionNumber(version))), Json(NewNote { note })) = (path?, body?);
+    admin.set_image_note(image, version, note).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(serde::Deserialize)]
@@ -116,6 +133,59 @@ async fn roll_back(admin: Admin, path: ImagePath, body: Body<Back>) -> Answer<Js
     Ok(Json(admin.roll_back_image(image, to).await?))
 }
 
+/// Versions that a room tries before all get them.
+async fn rings(service: Viewer) -> Answer<Json<Vec<RingView>>> {
+    Ok(Json(service.rings().await?))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedRing {
+    version: u32,
+    room: RoomName,
+    /// Machines that nobody waits for.
+    #[serde(default)]
+    without: BTreeSet<MachineName>,
+}
+
+/// Has a room try a version before all get it.
+async fn begin_ring(
+    admin: Admin,
+    path: ImagePath,
+    body: Body<WantedRing>,
+) -> Answer<Json<RingView>> {
+    let (Path(image), Json(WantedRing { version, room, without })) = (path?, body?);
+    Ok(Json(admin.begin_ring(image, version, room, without).await?))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RingChange {
+    without: BTreeSet<MachineName>,
+}
+
+/// Says for which machines of the room nobody waits.
+async fn change_ring(
+    admin: Admin,
+    path: ImagePath,
+    body: Body<RingChange>,
+) -> Answer<Json<RingView>> {
+    let (Path(image), Json(RingChange { without })) = (path?, body?);
+    Ok(Json(admin.ring_without(image, without).await?))
+}
+
+/// Gives all what a room tries.
+async fn pass_ring(admin: Admin, path: ImagePath) -> Answer<Json<RingView>> {
+    let Path(image) = path?;
+    Ok(Json(admin.end_ring(image, true).await?))
+}
+
+/// Has a room try nothing any more, or forgets how that has ended.
+async fn stop_ring(admin: Admin, path: ImagePath) -> Answer<Json<RingView>> {
+    let Path(image) = path?;
+    Ok(Json(admin.end_ring(image, false).await?))
+}
+
 /// What a removal frees.
 #[derive(serde::Serialize)]
 struct Removal {
@@ -124,7 +194,7 @@ struct Removal {
 
 /// What a removal would free; or who needs the version.
 async fn removal(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
-    let Path((image, version)) = path?;
+    let Path((image, VersionNumber(version))) = path?;
     Ok(Json(Removal { frees_bytes: admin.removable(&image, version).await? }))
 }
 
@@ -132,7 +202,7 @@ async fn removal(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
 #[serde(deny_unknown_fields)]
 struct Since {
     /// With which version it is compared; else with the one before.
-    since: Option<u32>,
+    since: Option<VersionNumber>,
 }
 
 /// What differs between a version and an older one.
@@ -141,13 +211,13 @@ async fn changes(
     path: VersionPath,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Answer<Json<VersionChanges>> {
-    let (Path((image, version)), Query(Since { since })) = (path?, query?);
-    Ok(Json(service.version_changes(&image, version, since).await?))
+    let (Path((image, VersionNumber(version))), Query(Since { since })) = (path?, query?);
+    Ok(Json(service.version_changes(&image, version, since.map(|since| since.0)).await?))
 }
 
 /// What in a version hurts a diskless machine, and what is laid over it.
 async fn harms(service: Viewer, path: VersionPath) -> Answer<Json<VersionHarms>> {
-    let Path((image, version)) = path?;
+    let Path((image, VersionNumber(version))) = path?;
     Ok(Json(service.version_harms(&image, version).await?))
 }
 
@@ -157,18 +227,18 @@ async fn lay_over(
     path: VersionPath,
     body: Body<FixChoice>,
 ) -> Answer<Json<LaidOver>> {
-    let (Path((image, version)), Json(choice)) = (path?, body?);
+    let (Path((image, VersionNumber(version))), Json(choice)) = (path?, body?);
     Ok(Json(admin.fix_version(&image, version, Some(choice)).await?))
 }
 
 /// Has nothing laid over a version any more.
 async fn lay_nothing_over(admin: Admin, path: VersionPath) -> Answer<Json<LaidOver>> {
-    let Path((image, version)) = path?;
+    let Path((image, VersionNumber(version))) = path?;
     Ok(Json(admin.fix_version(&image, version, None).await?))
 }
 
 async fn remove_version(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
-    let Path((image, version)) = path?;
+    let Path((image, VersionNumber(version))) = path?;
     Ok(Json(Removal { frees_bytes: admin.remove_image_version(image, version).await? }))
 }
 

@@ -12,7 +12,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
-use model::{ImageName, VersionState};
+use model::{ImageName, VersionNumber, VersionState};
 use service::{Admin, Arrived, Error, Offer, ReceivingStream, SendingStream, Wanted};
 use std::time::Duration;
 
@@ -111,10 +111,10 @@ struct Part {
 /// Sends a version.
 async fn send(
     admin: Admin,
-    path: Result<Path<(ImageName, u32)>, PathRejection>,
+    path: Result<Path<(ImageName, VersionNumber)>, PathRejection>,
     query: Result<Query<Part>, QueryRejection>,
 ) -> Answer<Response> {
-    let (Path((image, version)), Query(Part { from, at_bytes })) = (path?, query?);
+    let (Path((image, VersionNumber(version))), Query(Part { from, at_bytes })) = (path?, query?);
     let mut sending = admin.send_stream(image, version, from, at_bytes).await?;
     // What can be told by a status is told by it.
     let first = sending.next().await.transpose()?;

@@ -40,7 +40,11 @@ pub(crate) enum Done {
     VersionFixed,
     VersionToTest,
     VersionRetired,
+    VersionDraft,
     RolledBack,
+    RingBegun,
+    RingWithout,
+    RingStopped,
     VersionRemoved,
     SnapshotMade,
     NothingWritten,
@@ -51,7 +55,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 44] = [
+    const TABLE: [(Self, &str, &str); 48] = [
         (Self::SnapshotMade, "snapshot", "The snapshot is made."),
         (
             Self::NothingWritten,
@@ -144,11 +148,23 @@ impl Done {
         (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
         (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),
         (Self::VersionFixed, "laid-over", "Done. Machines have it from their next boot on."),
+        (
+            Self::RingBegun,
+            "ring",
+            "The room's machines get it at their next boot, and all others when it has proven itself there.",
+        ),
+        (Self::RingWithout, "ring-without", "Nobody waits for that machine any more."),
+        (Self::RingStopped, "ring-stopped", "Done. The room gets what all get."),
         (Self::VersionReleased, "released", "Released. Machines get it at their next boot."),
         (
             Self::VersionToTest,
             "to-test",
             "Machines that follow what is to be tested get it at their next boot.",
+        ),
+        (
+            Self::VersionDraft,
+            "draft",
+            "A draft again: it is for nobody who is not told to boot it.",
         ),
         (
             Self::VersionRetired,

@@ -1,16 +1,19 @@
 //! All images.
 
 use super::jobs::ShownJob;
-use super::{Done, Frame, Page, When, render};
+use super::{Done, Failure, Frame, Page, When, render};
 use crate::text;
 use askama::Template;
 use axum::extract::Query;
 use axum::http::StatusCode;
-use model::{ImageChoice, VersionState};
-use service::{InitrdState, Viewer};
+use model::{ImageChoice, MachineName, RingEnd, RoomName, VersionState};
+use service::{InitrdState, RingView, Viewer};
 
 /// While an initrd is built, or an image imported.
 const REFRESH_SECONDS: u32 = 3;
+
+/// Machines for which there is a button that nobody waits for them.
+const RING_BUTTONS_MAX: usize = 8;
 
 struct Version {
     number: u32,
@@ -37,7 +40,9 @@ impl Version {
     fn actions(&self) -> &'static [(&'static str, &'static str)] {
         match self.state {
             VersionState::Draft => &[("released", "Release"), ("test", "Test")],
-            VersionState::Test => &[("released", "Release"), ("retired", "Retire")],
+            VersionState::Test => {
+                &[("released", "Release"), ("draft", "Draft again"), ("retired", "Retire")]
+            }
             VersionState::Released => &[("retired", "Retire")],
             VersionState::Retired => &[("released", "Release"), ("test", "Test")],
         }
@@ -51,7 +56,38 @@ struct Image {
     before: Option<u32>,
     /// Who runs another version than he gets next.
     behind: Vec<String>,
+    /// What a room tries, or has tried last.
+    ring: Option<ShownRing>,
     versions: Vec<Version>,
+}
+
+impl Image {
+    /// Versions that a room could try: those newer than what all get.
+    fn to_try(&self) -> impl Iterator<Item = u32> {
+        let current = self.versions.iter().find(|version| version.is_current);
+        let current = current.map_or(u32::MAX, |current| current.number);
+        let others = self.versions.iter().filter(|it| it.state != VersionState::Released);
+        others.map(|version| version.number).filter(move |number| *number > current)
+    }
+}
+
+struct ShownRing {
+    sentence: String,
+    goes_on: bool,
+    taken_back: bool,
+    waits_for: Vec<MachineName>,
+}
+
+impl ShownRing {
+    fn new(view: &RingView) -> Self {
+        let waits_for = view.progress.waits_for.iter().take(RING_BUTTONS_MAX).cloned().collect();
+        Self {
+            sentence: view.sentence.clone(),
+            goes_on: view.ring.end.is_none(),
+            taken_back: view.ring.end == Some(RingEnd::TakenBack),
+            waits_for,
+        }
+    }
 }
 
 #[derive(Template)]
@@ -60,6 +96,8 @@ struct Images {
     frame: Frame,
     done: Option<&'static str>,
     images: Vec<Image>,
+    /// Rooms that could try a version.
+    rooms: Vec<RoomName>,
     /// What is so damaged that nothing else is known of it, and why.
     unreadable: Vec<(String, String)>,
     /// Imports that run or wait.
@@ -78,6 +116,7 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
     let jobs: Vec<ShownJob> = jobs.map(|job| ShownJob::new(job, &service)).collect();
     let site = service.site();
     let machines = service.machines().await;
+    let rings = service.rings().await.map_err(|error| Failure::new(&service, &error))?;
     let mut images: Vec<Image> = Vec::new();
     let mut is_building = false;
     for version in site.images.iter().rev() {
@@ -147,6 +186,10 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
                     .filter(|view| view.machine.has_image(&version.image) && view.is_behind())
                     .map(|view| view.machine.name.to_string())
                     .collect(),
+                ring: rings
+                    .iter()
+                    .find(|view| view.ring.image == version.image)
+                    .map(ShownRing::new),
                 versions: vec![drawn],
             }),
         }
@@ -160,5 +203,6 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
     let frame = Frame::new(&service, "images", "Images");
     let refreshes = is_building || !jobs.is_empty();
     let frame = if refreshes { frame.refreshed(REFRESH_SECONDS) } else { frame };
-    Ok(render(StatusCode::OK, &Images { frame, done, images, unreadable, jobs }))
+    let rooms = site.rooms.iter().map(|room| room.name.clone()).collect();
+    Ok(render(StatusCode::OK, &Images { frame, done, images, rooms, unreadable, jobs }))
 }

@@ -6,8 +6,9 @@ use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::{Form, extract::rejection::FormRejection};
-use model::{ImageName, VersionState};
+use model::{ImageName, MachineName, RoomName, VersionNumber, VersionState};
 use service::{Admin, Viewer};
+use std::collections::BTreeSet;
 
 const IMAGES: &str = "/images";
 
@@ -33,7 +34,8 @@ pub(crate) async fn change(
             let done = match state {
                 VersionState::Released => Done::VersionReleased,
                 VersionState::Test => Done::VersionToTest,
-                VersionState::Retired | VersionState::Draft => Done::VersionRetired,
+                VersionState::Retired => Done::VersionRetired,
+                VersionState::Draft => Done::VersionDraft,
             };
             admin.set_image_state(image, version, state).await.map(|_| done)
         }
@@ -63,6 +65,48 @@ pub(crate) async fn roll_back(
     Ok(see_other(IMAGES, Done::RolledBack))
 }
 
+/// What becomes of the version that a room tries.
+#[derive(serde::Deserialize)]
+pub(crate) struct Ring {
+    /// `begin`, `pass`, `stop`, or `without`.
+    what: String,
+    version: Option<u32>,
+    room: Option<RoomName>,
+    /// For whom nobody waits any more.
+    machine: Option<MachineName>,
+}
+
+/// Has a room try a version before all get it, or ends that.
+pub(crate) async fn ring(
+    admin: Admin,
+    Path(image): Path<String>,
+    form: Result<Form<Ring>, FormRejection>,
+) -> Page {
+    let image: ImageName = image.parse().map_err(|_| nothing_here(&admin))?;
+    let Form(wanted) = form.map_err(|_| nothing_here(&admin))?;
+    let done = match wanted {
+        Ring { what, version: Some(version), room: Some(room), .. } if what == "begin" => {
+            let began = admin.begin_ring(image, version, room, BTreeSet::new()).await;
+            began.map(|_| Done::RingBegun)
+        }
+        Ring { what, machine: Some(machine), .. } if what == "without" => {
+            let rings = admin.rings().await.map_err(|error| Failure::new(&admin, &error))?;
+            let ring = rings.into_iter().find(|view| view.ring.image == image);
+            let mut without = ring.map(|view| view.ring.without).unwrap_or_default();
+            without.insert(machine);
+            admin.ring_without(image, without).await.map(|_| Done::RingWithout)
+        }
+        Ring { what, .. } if what == "pass" => {
+            admin.end_ring(image, true).await.map(|_| Done::VersionReleased)
+        }
+        Ring { what, .. } if what == "stop" => {
+            admin.end_ring(image, false).await.map(|_| Done::RingStopped)
+        }
+        _ => return Err(nothing_here(&admin)),
+    };
+    Ok(see_other(IMAGES, done.map_err(|error| Failure::new(&admin, &error))?))
+}
+
 #[derive(Template)]
 #[template(path = "version_remove.html")]
 struct AskRemove {
@@ -89,7 +133,7 @@ pub(super) fn named(
     image: &str,
     version: &str,
 ) -> Result<(ImageName, u32), Failure> {
-    let named = image.parse().ok().zip(version.parse().ok());
+    let named = image.parse().ok().zip(version.parse().ok().map(|VersionNumber(it)| it));
     named.ok_or_else(|| nothing_here(viewer))
 }
 

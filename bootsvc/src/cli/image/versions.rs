@@ -8,7 +8,7 @@ use crate::site::Site;
 use anyhow::bail;
 use hyper::Method;
 use images::PackageChange;
-use model::{Follows, ImageChoice, ImageName, ParseChoiceError, Size, VersionState};
+use model::{Follows, ImageChoice, ImageName, ParseChoiceError, Size, VersionNumber, VersionState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
@@ -47,6 +47,10 @@ impl FromStr for NamedVersion {
 impl NamedVersion {
     pub(super) const fn new(image: ImageName, version: u32) -> Self {
         Self { image, version }
+    }
+
+    pub(super) const fn parts(&self) -> (&ImageName, u32) {
+        (&self.image, self.version)
     }
 
     pub(super) fn url(&self) -> String {
@@ -99,6 +103,45 @@ pub(super) fn set(
     Ok(())
 }
 
+/// Says something else about a version.
+pub(super) fn set_note(paths: &Paths, version: &NamedVersion, note: &str) -> anyhow::Result<()> {
+    let url = format!("{}/note", version.url());
+    let _: Value = Site::open(paths)?.send(Method::PUT, &url, &json!({ "note": note }))?;
+    say(match note {
+        "" => format!("{version}: its note is gone"),
+        note => format!("{version}: {note}"),
+    });
+    Ok(())
+}
+
+/// Says if machines that follow this would wait in their loader, as no version is for them.
+pub(in crate::cli) fn warn_of_nothing(
+    paths: &Paths,
+    site: &Site,
+    choice: &ImageChoice,
+) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Known {
+        image: ImageName,
+        version: u32,
+        state: VersionState,
+    }
+    let known: Vec<Known> = site.get("/api/v1/images")?;
+    let of_image = known.iter().filter(|it| it.image == choice.image);
+    let is_there = of_image.clone().any(|it| choice.takes(it.version, it.state));
+    if let Some(newest) = of_image.map(|it| it.version).max().filter(|_| !is_there) {
+        advise(
+            paths,
+            &format!(
+                "Whoever boots {choice} waits in the loader: no version of {} is for that. To release the newest: \
+                 bootlace image release {}/v{newest}",
+                choice.image, choice.image
+            ),
+        );
+    }
+    Ok(())
+}
+
 /// Makes an older version what machines get.
 pub(super) fn roll_back(paths: &Paths, image: &ImageName, to: Option<u32>) -> anyhow::Result<()> {
     let url = format!("/api/v1/images/{image}/rollback");
@@ -109,8 +152,7 @@ pub(super) fn roll_back(paths: &Paths, image: &ImageName, to: Option<u32>) -> an
 
 /// Reads `3`, or `v3`.
 pub(super) fn number(text: &str) -> Result<u32, ParseChoiceError> {
-    let digits = text.strip_prefix('v').unwrap_or(text);
-    digits.parse().map_err(|_| ParseChoiceError::new(text, "the number of a version: use 3"))
+    text.parse().map(|VersionNumber(number)| number)
 }
 
 const fn in_words(state: VersionState) -> &'static str {

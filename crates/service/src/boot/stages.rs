@@ -133,6 +133,7 @@ impl Service {
             self.waits().clear(mac);
             self.ask_earlier_boot(mac);
             tracing::info!(%mac, boot = id, %firmware, "boot started");
+            self.look_at_rings().await;
         }
         if let Some(event) = event.filter(|_| is_reached) {
             self.on_stage(mac, id, &event);
@@ -170,6 +171,9 @@ impl Service {
             let stored = stored.await?;
             if let Some(boot) = stored {
                 service.on_stage(mac, boot, &event);
+                if matches!(event.stage, Stage::Up | Stage::Failed) {
+                    service.look_at_rings().await;
+                }
             }
             Ok(stored.is_some())
         }

@@ -1,6 +1,6 @@
 //! What can't be done with an image version.
 
-use model::ImageName;
+use model::{ImageName, MachineName, RoomName};
 
 /// Names that are told; those beyond are counted.
 const NAMES_MAX: usize = 8;
@@ -64,6 +64,46 @@ pub enum VersionError {
         to: u32,
         /// The newest that is released.
         released: u32,
+    },
+    /// No room tries it.
+    #[error(
+        "no room tries a version of {0}: bootlace image release {0}/vN --ring ROOM begins that"
+    )]
+    NoRing(ImageName),
+    /// A room that tries it would learn nothing, or there is nothing to go back to.
+    #[error(
+        "a room can try only what is newer than a version that is released, and not {image}/v{version}: {}",
+        released.map_or_else(|| format!("no version of {image} is released"), |it| format!("v{it} is released"))
+    )]
+    NotToTry {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+        /// The newest that is released.
+        released: Option<u32>,
+    },
+    /// Nobody would try it.
+    #[error(
+        "no machine of the room {room} would try it: none has the image {image} and boots what is released or to be tested of it"
+    )]
+    NobodyTries {
+        /// The image.
+        image: ImageName,
+        /// The room.
+        room: RoomName,
+    },
+    /// Nobody waits for it in any case.
+    #[error(
+        "nobody waits for {machine}: it is not in the room {room}, or boots another image or one certain version of {image}"
+    )]
+    NotInRing {
+        /// The image.
+        image: ImageName,
+        /// The machine.
+        machine: MachineName,
+        /// The room.
+        room: RoomName,
     },
     /// Somebody needs it.
     #[error("{image}/v{version} can't be removed: {}. Retired, it goes to nobody else (bootlace image retire {image}/v{version})", by.join("; "))]

@@ -9,8 +9,8 @@ use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
 use model::{
-    ExportStatus, Finding, FindingKind, ImageChoice, MachineName, Network, Site, Size, Space,
-    Subject,
+    ExportStatus, Finding, FindingKind, ImageChoice, MachineName, Network, Ring, RingEnd, Site,
+    Size, Space, Subject,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -130,6 +130,21 @@ impl Service {
             Some(held(subject, format!("It can't be booted, as it has no initrd: {why}")))
         });
         holds(FindingKind::NoInitrd, no_initrd.collect());
+
+        let unreadable = self.image_troubles().unreadable();
+        let unreadable = (!unreadable.is_empty()).then(|| upper_first(&unreadable.join(". ")));
+        holds(FindingKind::ImageStoreUnreadable, server(unreadable).into_iter().collect());
+
+        let taken_back = site.rings.iter().filter(|ring| ring.end == Some(RingEnd::TakenBack));
+        let taken_back = taken_back.map(|ring| {
+            let subject = Subject::Version(ring.image.clone(), ring.version);
+            let Ring { room, why, .. } = ring;
+            held(
+                subject,
+                format!("It was taken back by itself when the room {room} tried it: {why}"),
+            )
+        });
+        holds(FindingKind::RingTakenBack, taken_back.collect());
 
         let mut without_disk = BTreeSet::new();
         let missing = exports.disks.iter().filter_map(|disk| {

@@ -4,9 +4,10 @@ use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState};
 use crate::people::Admin;
 use crate::service::Service;
+use crate::store::FieldChange;
 use images::{Store, VersionTrouble};
 use initrd_builder::ModuleSource;
-use model::{BootFile, BootPart, ImageName, ImageVersion};
+use model::{BootFile, BootPart, ImageName, ImageVersion, is_note};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +68,35 @@ impl Admin {
         service.look_at_images().await;
         tracing::info!(image = %version.image, version = version.version, "image imported");
         Ok((version, initrd))
+    }
+}
+
+impl Admin {
+    /// What people want to remember about a version from now on; empty: nothing.
+    ///
+    /// # Errors
+    /// There is no such version, it is no note, or the image store can't be written.
+    pub async fn set_image_note(
+        &self,
+        image: ImageName,
+        version: u32,
+        note: String,
+    ) -> Result<(), Error> {
+        if !is_note(&note) {
+            return Err(Error::BadNote);
+        }
+        if self.site().version(&image, version).is_none() {
+            return Err(Error::NoVersion { image, version });
+        }
+        let former = self.image_note(image.clone(), version).await;
+        let subject = format!("{image}/v{version}");
+        let (store, new) = (Arc::clone(self.service().store()), note.clone());
+        let written = tokio::task::spawn_blocking(move || store.set_note(&image, version, &new));
+        written.await.map_err(|_| Error::Stopping)??;
+        let new = Some(note).filter(|note| !note.is_empty());
+        let Some(change) = FieldChange::between("note", former, new) else { return Ok(()) };
+        let entry = self.actor().does("image.note", &subject, vec![change], self.now().unix_ms);
+        self.service().database().write(move |tables| Ok(tables.put_audit(&entry)?)).await
     }
 }
 

@@ -269,9 +269,8 @@ fn next_version(
     export: Option<&ExportStatus>,
     disk: Option<&KeptDisk>,
 ) -> Option<u32> {
-    let image = machine.image.as_ref()?;
-    let kept = kept(machine, export, disk);
-    kept.or_else(|| site.chosen(image).map(|version| version.version))
+    let kept = kept(machine, export, disk).filter(|_| machine.image.is_some());
+    kept.or_else(|| site.chosen_for(machine).map(|version| version.version))
 }
 
 /// The version that a machine stays on because it keeps its disk.

@@ -121,10 +121,10 @@ impl Service {
                     troubles.entry((image, number)).or_insert(trouble);
                 }
             }
-            (troubles, are_back)
+            (troubles, store.unreadable_files(), are_back)
         });
-        let Ok((troubles, are_back)) = looked.await else { return };
-        self.image_troubles().put(troubles);
+        let Ok((troubles, unreadable, are_back)) = looked.await else { return };
+        self.image_troubles().put(troubles, unreadable);
         if are_back {
             self.index_images().await;
         }

@@ -6,7 +6,7 @@ use crate::error::{Error, VersionError};
 use crate::initrds::InitrdState;
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
-use crate::store::{ChangeError, FieldChange, Transaction};
+use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
 use images::{PackageChange, Packages, StoreError, package_changes};
 use model::{
     Boot, BootChoice, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
@@ -69,39 +69,9 @@ impl Admin {
         let stored = self.service().database().write(move |tables| {
             let before = site(tables)?;
             let wanted = wanted(&before, &of)?;
-            let mut states = before.states.clone();
-            let mut changed = Vec::new();
-            for &(number, state) in &wanted {
-                let version = version(&before, &of, number)?;
-                let former = before.state(version);
-                if former != state && matches!(state, VersionState::Released | VersionState::Test) {
-                    service.check_boots(version)?;
-                }
-                states.insert((of.clone(), number), state);
-                let words = (Some(former.to_string()), Some(state.to_string()));
-                let Some(change) = FieldChange::between("state", words.0, words.1) else {
-                    continue;
-                };
-                changed.push((number, state));
-                let subject = format!("{of}/v{number}");
-                tables.put_audit(&actor.does(
-                    "image.state",
-                    &subject,
-                    vec![change],
-                    now_unix_ms,
-                ))?;
-            }
-            let after = before.clone().with_states(states);
-            let kept = tables.kept_disks()?;
-            if let Some((version, _)) = wanted.first() {
-                nobody_is_left_out(&before, &after, (&of, *version), &kept)?;
-            }
-            // Here, where one change comes after the other.
-            let store = service.store();
-            store.set_states(&of, &wanted).map_err(Error::from)?;
-            let noted = wanted.into_iter().map(|(number, state)| ((of.clone(), number), state));
-            tables.take_image_states(&noted.collect())?;
-            Ok(changed)
+            let by =
+                |subject: &str, changes| actor.does("image.state", subject, changes, now_unix_ms);
+            put_states(&service, tables, &before, (&of, &wanted), &by)
         });
         let changed = stored.await?;
         Ok(Released { changed, ..self.service().released(&image) })
@@ -158,7 +128,7 @@ impl Admin {
 }
 
 impl Service {
-    fn released(&self, image: &ImageName) -> Released {
+    pub(super) fn released(&self, image: &ImageName) -> Released {
         let choice = ImageChoice::from(image.clone());
         let version = self.site().chosen(&choice).map(|version| version.version);
         let views = self.machines();
@@ -284,14 +254,55 @@ impl Viewer {
     }
 }
 
+/// Says for whom versions of an image are from now on, all or none, and notes that as `by` says. Returns what has changed.
+pub(super) fn put_states(
+    service: &Service,
+    tables: &Transaction<'_>,
+    before: &Site,
+    (image, wanted): (&ImageName, &[(u32, VersionState)]),
+    by: &dyn Fn(&str, Vec<FieldChange>) -> AuditEntry,
+) -> Result<Vec<(u32, VersionState)>, ChangeError> {
+    let mut states = before.states.clone();
+    let mut changed = Vec::new();
+    for &(number, state) in wanted {
+        let version = version(before, image, number)?;
+        let former = before.state(version);
+        if former != state && matches!(state, VersionState::Released | VersionState::Test) {
+            service.check_boots(version)?;
+        }
+        states.insert((image.clone(), number), state);
+        let words = (Some(former.to_string()), Some(state.to_string()));
+        let Some(change) = FieldChange::between("state", words.0, words.1) else {
+            continue;
+        };
+        changed.push((number, state));
+        tables.put_audit(&by(&format!("{image}/v{number}"), vec![change]))?;
+    }
+    let after = before.clone().with_states(states);
+    let kept = tables.kept_disks()?;
+    if let Some((version, _)) = wanted.first() {
+        nobody_is_left_out(before, &after, (image, *version), &kept)?;
+    }
+    // Here, where one change comes after the other.
+    service.store().set_states(image, wanted).map_err(Error::from)?;
+    let noted = wanted.iter().map(|&(number, state)| ((image.clone(), number), state));
+    tables.take_image_states(&noted.collect())?;
+    Ok(changed)
+}
+
 /// The site as the database has it.
-fn site(tables: &Transaction<'_>) -> Result<Site, ChangeError> {
+pub(super) fn site(tables: &Transaction<'_>) -> Result<Site, ChangeError> {
     let (machines, images) = (tables.machines()?, tables.image_versions()?);
     let site = Site::new(machines, images).with_states(tables.image_states()?);
+    let site = site.with_rings(tables.rings()?);
     Ok(site.with_rooms(tables.rooms()?, tables.site_settings()?))
 }
 
-fn version<'a>(site: &'a Site, image: &ImageName, number: u32) -> Result<&'a ImageVersion, Error> {
+pub(super) fn version<'a>(
+    site: &'a Site,
+    image: &ImageName,
+    number: u32,
+) -> Result<&'a ImageVersion, Error> {
     let found = site.version(image, number);
     found.ok_or_else(|| Error::NoVersion { image: image.clone(), version: number })
 }
@@ -387,7 +398,7 @@ fn needed_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
     let machines: Vec<MachineName> = machines.collect();
     by.extend(told(&machines, "names just this version", "name just this version"));
     let boots_it = |machine: &&Machine| {
-        let chosen = machine.image.as_ref().and_then(|choice| site.chosen(choice));
+        let chosen = site.chosen_for(machine);
         chosen.is_some_and(|chosen| (&chosen.image, chosen.version) == (image, number))
     };
     let next = site.machines.iter().filter(boots_it).map(|machine| machine.name.clone());

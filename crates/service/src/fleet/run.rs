@@ -48,6 +48,8 @@ impl Service {
     /// Logs what is found and what is over, and has it told by alerts, whether somebody looks at it or not. Never ends.
     async fn tell_findings(&self) {
         self.remember_alerts().await;
+        // The process may have ended between what a boot has shown and what follows from it.
+        self.look_at_rings().await;
         loop {
             // At the start the storage server starts, too.
             tokio::time::sleep(FINDINGS_INTERVAL).await;

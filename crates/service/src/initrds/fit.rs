@@ -57,7 +57,7 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
                 undecided.push((image.image.clone(), key.clone()));
             }
         }
-        for version in kept.into_iter().chain(site.chosen(image)) {
+        for version in kept.into_iter().chain(site.chosen_for(machine)) {
             let recipe = Recipe::fitted(version, &key);
             if !wanted.iter().any(|other| other.recipe == recipe) {
                 let names: Vec<&str> = hardware.fitting().collect();

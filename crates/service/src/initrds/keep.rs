@@ -230,6 +230,7 @@ fn wanted_versions(site: &Site) -> BTreeSet<(&ImageName, u32)> {
         let once = machine.next_boot.as_ref().and_then(BootChoice::other_image).cloned();
         let choices = machine.image.iter().cloned().chain(once).chain(offered(&machine.menu));
         let versions = choices.filter_map(|choice| site.chosen(&choice));
+        let versions = versions.chain(site.chosen_for(machine));
         wanted.extend(versions.map(|version| (&version.image, version.version)));
     }
     wanted

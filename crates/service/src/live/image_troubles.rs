@@ -12,6 +12,8 @@ type Troubles = Arc<BTreeMap<(ImageName, u32), VersionTrouble>>;
 pub(crate) struct ImageTroubles {
     /// `None`: nobody has looked yet.
     last: Mutex<Option<Troubles>>,
+    /// Why files of the store can't be read that are no version's own.
+    unreadable: Mutex<Vec<String>>,
 }
 
 impl ImageTroubles {
@@ -25,9 +27,19 @@ impl ImageTroubles {
         self.lock().is_some()
     }
 
-    /// A look has found exactly these.
-    pub(crate) fn put(&self, found: BTreeMap<(ImageName, u32), VersionTrouble>) {
+    /// A look has found exactly these, and other files of the store that can't be read.
+    pub(crate) fn put(
+        &self,
+        found: BTreeMap<(ImageName, u32), VersionTrouble>,
+        unreadable: Vec<String>,
+    ) {
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
         *self.lock() = Some(Arc::new(found));
+    }
+
+    /// Why files of the store can't be read that are no version's own, as the last look has found it.
+    pub(crate) fn unreadable(&self) -> Vec<String> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Troubles>> {

@@ -303,6 +303,11 @@ impl Transaction<'_> {
     /// Opens a boot, and forgets the oldest ones where there are too many.
     pub(crate) fn open_boot(&self, new: &NewBoot) -> rusqlite::Result<BootId> {
         let machine = self.name_of(new.mac)?;
+        if machine.is_some()
+            && let Some(left) = self.last_id(&self.macs_beside(new.mac)?)?
+        {
+            self.note_for_ring(left, true)?;
+        }
         let mac = new.mac.to_string();
         self.sql()
             .prepare_cached(
@@ -420,6 +425,9 @@ impl Transaction<'_> {
             .execute(params![id, event.stage.word(), event.at_unix_ms, uptime_ms, event.detail])?;
         if n_rows == 0 {
             return Ok(None);
+        }
+        if matches!(event.stage, Stage::Up | Stage::Failed) {
+            self.note_for_ring(id, false)?;
         }
         self.touch(Part::Boot(mac));
         Ok(Some(id))

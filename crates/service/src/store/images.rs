@@ -25,7 +25,8 @@ impl Transaction<'_> {
     /// Takes over for whom they are, as the image store has noted it. Of what it says nothing about it is known here only: what it
     /// had noted may be lost.
     pub(crate) fn take_image_states(&self, noted: &States) -> rusqlite::Result<()> {
-        self.put_image_states(&taken(self.image_states()?, noted))
+        self.put_image_states(&taken(self.image_states()?, noted))?;
+        self.end_rings_that_are_over()
     }
 
     fn put_image_states(&self, states: &States) -> rusqlite::Result<()> {
@@ -54,6 +55,8 @@ impl Transaction<'_> {
             let delete = format!("DELETE FROM {table} WHERE (image, version) = (?1, ?2)");
             self.sql().execute(&delete, params![image.as_str(), version])?;
         }
+        let ring = "DELETE FROM image_ring WHERE (image, version) = (?1, ?2)";
+        self.sql().execute(ring, params![image.as_str(), version])?;
         self.touch(Part::Images);
         Ok(())
     }

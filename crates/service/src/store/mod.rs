@@ -30,6 +30,7 @@ mod proofs;
 mod rescues;
 mod reserve;
 mod restored;
+mod rings;
 mod rooms;
 mod row;
 mod schema;

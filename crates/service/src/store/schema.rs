@@ -254,6 +254,38 @@ const ADDITIONS: &str = "
         state   TEXT NOT NULL,
         PRIMARY KEY (image, version)
     ) STRICT;
+    -- Versions that one room tries before all get them, which are to be tested as long as it does: an older Bootlace sees no more.
+    CREATE TABLE IF NOT EXISTS image_ring (
+        image           TEXT PRIMARY KEY,
+        version         INTEGER NOT NULL,
+        room            TEXT NOT NULL REFERENCES site_room ON DELETE CASCADE ON UPDATE CASCADE,
+        started_unix_ms INTEGER NOT NULL,
+        who             TEXT NOT NULL,
+        -- JSON: names of machines that nobody waits for.
+        without         TEXT NOT NULL,
+        -- The last boot that does not count.
+        first_boot      INTEGER NOT NULL,
+        -- NULL: it goes on.
+        end             TEXT,
+        why             TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS image_ring_of_room ON image_ring (room);
+    -- How long boots of machines took before.
+    CREATE TABLE IF NOT EXISTS ring_usual (
+        image    TEXT NOT NULL REFERENCES image_ring ON DELETE CASCADE,
+        machine  TEXT NOT NULL,
+        usual_ms INTEGER NOT NULL,
+        PRIMARY KEY (image, machine)
+    ) STRICT;
+    -- Boots that have shown something in a ring: they were up after so long, or failed by the image's fault.
+    CREATE TABLE IF NOT EXISTS ring_boot (
+        image   TEXT NOT NULL REFERENCES image_ring ON DELETE CASCADE,
+        boot    INTEGER NOT NULL,
+        machine TEXT NOT NULL,
+        took_ms INTEGER,
+        why     TEXT,
+        PRIMARY KEY (image, boot)
+    ) STRICT;
     -- Not `room`: this is what the reserve on the disk makes and drops, in older releases as well.
     CREATE TABLE IF NOT EXISTS site_room (
         name        TEXT PRIMARY KEY,

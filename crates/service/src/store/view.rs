@@ -188,7 +188,7 @@ impl View {
                 let machines = tables.machines()?;
                 let (rooms, settings) = (tables.rooms()?, tables.site_settings()?);
                 let site = Site::new(machines, self.site.images.clone());
-                let site = site.with_states(self.site.states.clone());
+                let site = site.with_states(self.site.states.clone()).with_rings(tables.rings()?);
                 self.site = Arc::new(site.with_rooms(rooms, settings));
                 self.identities = Arc::new(tables.machine_identities()?.into_iter().collect());
             }
@@ -196,7 +196,7 @@ impl View {
                 let images = tables.image_versions()?;
                 let (rooms, settings) = (self.site.rooms.clone(), self.site.settings.clone());
                 let site = Site::new(self.site.machines.clone(), images);
-                let site = site.with_states(tables.image_states()?);
+                let site = site.with_states(tables.image_states()?).with_rings(tables.rings()?);
                 self.site = Arc::new(site.with_rooms(rooms, settings));
             }
             Part::DiskResets => {

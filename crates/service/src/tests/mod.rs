@@ -19,6 +19,7 @@ mod owners;
 mod people;
 mod reach;
 mod releases;
+mod rings;
 mod rooms;
 mod secrets;
 mod state;
