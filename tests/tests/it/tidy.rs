@@ -64,7 +64,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
 
 /// The rooms of `service`, inside out: what is in one uses only those in the lines before it.
 const ROOMS: &[&[&str]] = &[
-    &["plain_file"],
+    &["piped", "plain_file"],
     &["backup", "clock", "commands", "storage_client"],
     &["incoming", "jobs"],
     &["error", "options"],
