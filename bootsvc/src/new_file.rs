@@ -1,6 +1,6 @@
 //! Files that somebody names, and that are there as a whole or not at all.
 
-use std::fs::{self, File, Metadata, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,11 +21,16 @@ impl NewFile {
     /// read what is there may not read what replaces it either.
     ///
     /// # Errors
-    /// Its folder is missing, or may not be written to; the link leads nowhere.
+    /// Its folder is missing, or may not be written to; the link leads nowhere; what is there is no file: a device or a pipe that a file
+    /// replaces is one no more.
     pub(crate) fn create(path: &Path, mode: u32) -> io::Result<Self> {
         let is_link = path.symlink_metadata().is_ok_and(|it| it.is_symlink());
         let target = if is_link { fs::canonicalize(path)? } else { path.to_owned() };
-        let former = target.metadata().ok().filter(Metadata::is_file);
+        let former = target.metadata().ok();
+        if former.as_ref().is_some_and(|there| !there.is_file()) {
+            let why = format!("{} is no file", target.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let former_mode = former.map_or(0o777, |former| former.mode() & 0o777);
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -129,6 +134,13 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         symlink("not there", &nowhere).unwrap();
         assert!(NewFile::create(&nowhere, 0o640).is_err());
+        let device = folder.path().join("device");
+        symlink("/dev/null", &device).unwrap();
+        for no_file in [&device, Path::new("/dev/null"), folder.path()] {
+            let error = NewFile::create(no_file, 0o640).err().unwrap().to_string();
+            assert!(error.contains("is no file"), "{error}");
+        }
+        fs::remove_file(device).unwrap();
         assert_eq!(entries(), 3);
         let left = folder.path().join(".file.aB3xyz.part");
         fs::write(&left, "").unwrap();

@@ -162,6 +162,11 @@ impl Paths {
         [self.state(), self.cache(), self.run()]
     }
 
+    /// What no machine may get a copy of, with what is made again.
+    pub(crate) fn unshared(&self) -> [PathBuf; 4] {
+        [self.state(), self.cache(), self.builder(), self.root.join("etc/bootlace")]
+    }
+
     /// Socket of the storage API.
     pub(crate) fn storage_socket(&self) -> PathBuf {
         self.run().join("storage.sock")

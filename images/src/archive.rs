@@ -72,6 +72,12 @@ pub(crate) fn packing_of_archive(head: &[u8]) -> Option<Packing> {
 /// What is read for one entry beside its content: headers with names and attributes, which are kept in memory.
 const HEADERS_BYTES_MAX: u64 = 16 << 20;
 
+/// Of a path or a name, what people are shown.
+const SHOWN_BYTES_MAX: usize = 200;
+
+/// Longest target of a symbolic link (`PATH_MAX`, path_resolution(7)).
+const TARGET_BYTES_MAX: usize = 4095;
+
 /// Why an archive did not become a disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
@@ -187,6 +193,12 @@ impl Filling<'_, '_> {
         let kind = entry.header().entry_type();
         let path = entry.path_bytes().into_owned();
         let shown = shown(&path);
+        if is_lost_and_found(&path) {
+            if kind != EntryType::Directory {
+                self.remarks.add(format!("{shown}: it is what a repair has left"));
+            }
+            return Ok(());
+        }
         let meta = self.meta(&mut entry, &shown)?;
         let put = match kind {
             EntryType::Directory => self.root.folder(&path, &meta),
@@ -202,6 +214,9 @@ impl Filling<'_, '_> {
                 let target = entry.link_name_bytes().unwrap_or(Cow::Borrowed(b""));
                 if target.is_empty() || target.contains(&0) {
                     return Err(refused(&shown, "it is a link to nothing"));
+                }
+                if target.len() > TARGET_BYTES_MAX {
+                    return Err(refused(&shown, "it is a link to a longer path than Linux has"));
                 }
                 if kind == EntryType::Link {
                     self.root.hard_link(&path, &target)
@@ -271,7 +286,7 @@ impl Filling<'_, '_> {
         let Some(extensions) = entry.pax_extensions().map_err(ArchiveError::Read)? else {
             return Ok(meta);
         };
-        let mut named = Vec::new();
+        let (mut named, mut is_lost) = (Vec::new(), false);
         for extension in extensions {
             let extension = extension.map_err(ArchiveError::Read)?;
             let (key, value) = (extension.key_bytes(), extension.value_bytes());
@@ -293,6 +308,13 @@ impl Filling<'_, '_> {
             }
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                 named.push((name.to_vec(), value.to_vec()));
+            } else if key == b"RHT.security.selinux" {
+                named.push((b"security.selinux".to_vec(), value.to_vec()));
+            } else if [&b"SCHILY.acl."[..], b"LIBARCHIVE.xattr."]
+                .iter()
+                .any(|it| key.starts_with(it))
+            {
+                is_lost = true;
             }
         }
         for (name, value) in named {
@@ -300,19 +322,36 @@ impl Filling<'_, '_> {
                 Some(xattr) => meta.xattrs.push(xattr),
                 None => self.remarks.add(format!(
                     "{shown}: its attribute {} is not kept by ext4",
-                    name.escape_ascii()
+                    name[..name.len().min(SHOWN_BYTES_MAX)].escape_ascii()
                 )),
             }
         }
         meta.xattrs.sort_unstable();
         meta.xattrs.dedup_by(|a, b| a.is_same_name(b));
-        while !Xattr::fit(&meta.xattrs) {
-            meta.xattrs.pop();
-            self.remarks
-                .add(format!("{shown}: it has more attributes than a file of ext4 may have"));
+        let all = std::mem::take(&mut meta.xattrs);
+        for xattr in all {
+            meta.xattrs.push(xattr);
+            if !Xattr::fit(&meta.xattrs) {
+                meta.xattrs.pop();
+                let told = "some of its attributes: it has more than a file of ext4 may have";
+                self.remarks.add(format!("{shown}: {told}"));
+                break;
+            }
+        }
+        if is_lost {
+            self.remarks.add(format!(
+                "{shown}: access lists or attributes in a form that is not read; tar --xattrs --xattrs-include='*' without --acls writes \
+                 one that is"
+            ));
         }
         Ok(meta)
     }
+}
+
+/// Whether it is what `e2fsck` has found, or its folder: a new root has an empty one.
+fn is_lost_and_found(path: &[u8]) -> bool {
+    let mut parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    parts.next() == Some(b"lost+found")
 }
 
 /// Devices that a system may need before it has its own `/dev`; all others are left out.
@@ -357,7 +396,6 @@ fn refused(shown: &str, why: &str) -> ArchiveError {
 
 /// A path as people may see it.
 fn shown(path: &[u8]) -> String {
-    const SHOWN_BYTES_MAX: usize = 200;
     let (start, dots) = match path.get(..SHOWN_BYTES_MAX) {
         Some(start) if path.len() > SHOWN_BYTES_MAX => (start, "…"),
         _ => (path, ""),

@@ -3,7 +3,7 @@
 mod mounts;
 
 pub(crate) use mounts::{
-    Kind, Node, NotMounted, Visit, check as check_mounts, crc32c, is_power_of_3_5_or_7,
+    Kind, Node, NotMounted, Times, Visit, check as check_mounts, crc32c, is_power_of_3_5_or_7,
     of_descriptor, u16_of, u32_of, walk,
 };
 

@@ -5,14 +5,13 @@ use crate::progress::{Progress, Step};
 use crate::source::Format;
 use crate::stop::Stop;
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The tool; in Debian's package `qemu-utils`.
@@ -45,16 +44,17 @@ pub(crate) enum Failed {
 pub(crate) struct Image {
     format: Format,
     path: PathBuf,
+    file: Arc<File>,
     stop: Stop,
 }
 
+/// The image, as the program has it: on its standard input, so that no other file can have come in its place since it was looked at.
+const INPUT: &str = "/dev/stdin";
+
 impl Image {
-    /// The format is given, so that `qemu-img` does not guess; the name is absolute, so that it is never
-    /// taken for a protocol (`nbd:…`).
-    pub(crate) fn new(format: Format, path: &Path, stop: &Stop) -> Result<Self, Failed> {
-        let path = std::path::absolute(path)
-            .map_err(|error| Failed::Other(format!("can't find {}: {error}", path.display())))?;
-        Ok(Self { format, path, stop: stop.clone() })
+    /// The format is given, so that `qemu-img` does not guess. `path` is what `file` is called in sentences.
+    pub(crate) fn new(format: Format, path: &Path, file: File, stop: &Stop) -> Self {
+        Self { format, path: path.to_owned(), file: Arc::new(file), stop: stop.clone() }
     }
 
     /// Converts it into a sparse raw disk at `target`, which must not exist.
@@ -69,7 +69,7 @@ impl Image {
             |command| {
                 command
                     .args(["convert", "-p", "-f", self.format.name(), "-O", "raw", "-S", "4k"])
-                    .arg(&self.path)
+                    .arg(INPUT)
                     .arg(&target);
             },
             progress,
@@ -89,13 +89,7 @@ impl Image {
             options.push("file.force_size_calc=current_size,");
         }
         options.push("file.file.driver=file,file.file.filename=");
-        // In a list of options a comma is written twice.
-        let path = self.path.as_os_str().as_bytes();
-        let commas_twice: Vec<u8> = path
-            .iter()
-            .flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b',')))
-            .collect();
-        options.push(OsStr::from_bytes(&commas_twice));
+        options.push(INPUT);
         self.run(
             |command| {
                 command
@@ -157,7 +151,7 @@ impl Image {
             arguments(&mut command);
             command
                 .env("LC_ALL", "C")
-                .stdin(Stdio::null())
+                .stdin(Stdio::from(self.file.try_clone()?))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -183,8 +177,8 @@ impl Image {
         } else if complaint.contains("No space left on device") {
             Err(Failed::DiskFull)
         } else {
-            let complaint = complaint.trim();
             let path = self.path.display();
+            let complaint = complaint.trim().replace(INPUT, &path.to_string());
             Err(Failed::Other(format!("{PROGRAM} can't convert {path}: {complaint}")))
         }
     }

@@ -229,6 +229,21 @@ fn with_entry(
     path
 }
 
+/// An archive with a symbolic link to a name of 5,000 letters.
+fn linked_far(dir: &Path) -> PathBuf {
+    let path = dir.join("far.tar");
+    let mut archive = tar::Builder::new(fs::File::create(&path).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    archive.append_link(&mut header, "far", "a".repeat(5000)).unwrap();
+    archive.finish().unwrap();
+    path
+}
+
 #[test]
 fn hostile_archives_are_refused_or_lose_what_is_hostile() {
     use tar::EntryType;
@@ -251,8 +266,12 @@ fn hostile_archives_are_refused_or_lose_what_is_hostile() {
         with_entry(dir, |it| it.set_entry_type(EntryType::Symlink), b"l", b"", b""),
         "a link to nothing",
     );
+    refused(linked_far(dir), "a longer path than Linux has");
     refused(with_entry(dir, |it| it.set_size(1 << 50), b"huge", b"", b"x"), "4 TiB");
     refused(with_entry(dir, |it| it.set_uid(u64::MAX >> 1), b"f", b"", b""), "no number of Linux");
+    // What a repair has left is told, and keeps nothing else out.
+    let found = import(dir, &with_entry(dir, |_| (), b"lost+found/#12", b"", b"x")).unwrap();
+    assert!(found.left_out[0].contains("lost+found/#12"), "{:?}", found.left_out);
     // Of a device nothing is left but a remark.
     let device = |it: &mut tar::Header| {
         it.set_entry_type(EntryType::Block);
@@ -261,7 +280,7 @@ fn hostile_archives_are_refused_or_lose_what_is_hostile() {
     };
     let imported = import(dir, &with_entry(dir, device, b"home/sda", b"", b"")).unwrap();
     assert!(imported.left_out[0].contains("home/sda: it is a device"), "{:?}", imported.left_out);
-    assert!(!root(dir, 1).exists("/home/sda").unwrap());
+    assert!(!root(dir, 2).exists("/home/sda").unwrap());
 }
 
 #[test]

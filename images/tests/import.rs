@@ -666,3 +666,38 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
     let kept = fs::read_dir(store.dir().join(".verified")).unwrap().count();
     assert_eq!(kept, 1, "what was found of a version that is gone is forgotten");
 }
+
+#[test]
+fn files_of_any_year_that_linux_knows_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    system_files(&files);
+    let years =
+        ["1901-12-14", "1950-01-01", "1969-12-31", "2040-02-02", "2105-01-01", "2400-01-01"];
+    fs::create_dir(files.join("old")).unwrap();
+    for year in years {
+        let path = files.join("old").join(year);
+        fs::write(&path, year).unwrap();
+        run(Command::new("touch").args(["-d", &format!("{year} 00:00:00 UTC")]).arg(&path));
+    }
+    run(Command::new("touch").args(["-d", "1960-01-01"]).arg(files.join("old")));
+    for (index, features) in
+        [&["-I", "256"][..], &["-I", "128"], &["-O", "^metadata_csum"]].iter().enumerate()
+    {
+        let disk = dir.path().join(format!("{index}.raw"));
+        fs::File::create(&disk).unwrap().set_len(24 << 20).unwrap();
+        let mut mkfs = Command::new("mkfs.ext4");
+        run(mkfs.args(["-q", "-F", "-d"]).arg(&files).args(*features).arg(&disk));
+        let store = store(&dir.path().join(index.to_string()));
+        let version = import(&store, &disk).unwrap();
+        let root = store.rootfs(&version.image, version.version).unwrap();
+        assert_eq!(root.list("/old").unwrap().len(), years.len());
+        for year in years {
+            assert_eq!(
+                root.read(&format!("/old/{year}")).unwrap(),
+                year.as_bytes(),
+                "{features:?}"
+            );
+        }
+    }
+}

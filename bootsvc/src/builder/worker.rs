@@ -26,10 +26,12 @@ const LAST_LINES: usize = 25;
 /// How soon it is seen that the build is over or not wanted.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What no image needs, and what no two machines may share. `$1` is the new system.
-const SETTLE: &str = r#"set -eu
-cd "$1"
+/// What no image needs, and what no two machines may share. Done inside of the new system: a recipe may have made any of these a
+/// link, and outside that would lead to files of this server.
+const SETTLE: &str = r#"chroot "$1" /bin/sh -euc "$BUILDER_SETTLE""#;
+const SETTLES: &str = r#"cd /
 rm -f etc/hostname etc/resolv.conf etc/ssh/ssh_host_*
+rm -f etc/fstab etc/machine-id
 : > etc/fstab
 mkdir -p etc/systemd/system etc/systemd/journald.conf.d
 : > etc/machine-id
@@ -168,8 +170,19 @@ fn build(
 }
 
 fn command(recipe: &Recipe, packages: &Path, scratch: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]);
+    // However this process ends, all that it has started ends, too.
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child=KILL",
+        "--mount-proc",
+        "--",
+    ]);
     command.args(["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar", "--verbose"]);
     command.arg(format!("--components={}", recipe.components.join(",")));
     if !recipe.packages.is_empty() {
@@ -194,6 +207,7 @@ fn command(recipe: &Recipe, packages: &Path, scratch: &Path) -> Command {
         }
     }
     command.env("LC_ALL", "C").env("TMPDIR", scratch).env("BUILDER_PACKAGES", packages);
+    command.env("BUILDER_SETTLE", SETTLES);
     // Debian's own initrd takes as long as all the rest, and is not used (kernel's postinst.d).
     command.env("INITRD", "No");
     command

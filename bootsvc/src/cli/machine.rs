@@ -176,6 +176,9 @@ pub(super) enum Machine {
         /// Partition of the disk; without it the largest file system that can be read is meant
         #[arg(long, value_name = "NUMBER")]
         partition: Option<u8>,
+        /// Replace the file if it is there
+        #[arg(long)]
+        force: bool,
     },
     /// Remove a machine and everything it has written; its PC is listed as discovered when it asks again
     ///
@@ -315,8 +318,8 @@ impl Machine {
             Self::Files { snapshot, path, partition, json } => {
                 snapshots::files(paths, &snapshot, &path, partition, json)
             }
-            Self::Fetch { snapshot, path, output, partition } => {
-                snapshots::fetch(paths, &snapshot, &path, partition, output)
+            Self::Fetch { snapshot, path, output, partition, force } => {
+                snapshots::fetch(paths, &snapshot, &path, partition, output, force)
             }
             Self::Rm { name, yes } => rm::remove(paths, &name, yes),
         }

@@ -9,6 +9,7 @@ mod inodes;
 mod journal;
 mod map;
 mod superblock;
+mod times;
 mod tree;
 
 pub(crate) use checksums::{crc32c, of_descriptor};
@@ -17,6 +18,7 @@ pub(crate) use descriptors::is_power_of_3_5_or_7;
 use super::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET};
 use std::io;
 use superblock::FileSystem;
+pub(crate) use times::Times;
 pub(crate) use tree::{Kind, Node, Visit, walk};
 
 /// Why Linux does not mount it.

@@ -75,7 +75,7 @@ pub(super) fn place(tree: &Tree<'_>, change: &Change) -> Result<Option<LaidPath>
         Change::Mask(unit) => LaidPath::new(&format!("{ADMIN}/{unit}")),
         // What is laid over lies in initrds, which everybody in the network can load.
         Change::CommentOut { path, .. } | Change::InsertAfter { path, .. }
-            if !tree.exists(path)? || !tree.is_for_all(path)? =>
+            if !tree.exists(path)? || !tree.is_for_all(path)? || has_secret(tree, path)? =>
         {
             None
         }
@@ -90,6 +90,16 @@ pub(super) fn place(tree: &Tree<'_>, change: &Change) -> Result<Option<LaidPath>
             false => LaidPath::new(path),
         },
     })
+}
+
+/// What stands before or in a secret, in lines that anybody on the PC may read.
+const SECRETS: [&str; 8] =
+    ["password", "passwd", "pass=", "passphrase", "psk", "secret", "token", "credential"];
+
+/// Whether a line of the file looks as if it held a password: whoever may log in to the PC may read that, but not everybody in the network.
+fn has_secret(tree: &Tree<'_>, path: &str) -> Result<bool, RootfsError> {
+    let text = tree.text(path)?.to_ascii_lowercase();
+    Ok(SECRETS.iter().any(|secret| text.contains(secret)))
 }
 
 fn edited(former: &[u8], edits: &Edits<'_>) -> Vec<u8> {

@@ -338,6 +338,13 @@ fn fixed(files: &[(&str, &str)], choice: &FixChoice) -> Overlay {
 }
 
 #[test]
+fn a_password_that_all_users_of_a_pc_may_read_does_not_get_into_initrds() {
+    let fstab = "UUID=3333 none swap sw 0 0\n//srv/x /mnt cifs username=u,password=TOP 0 0\n";
+    let overlay = fixed(&[("/etc/fstab", fstab)], &FixChoice::default());
+    assert!(overlay.entries.is_empty(), "{overlay:?}");
+}
+
+#[test]
 fn what_is_laid_over_a_file_changes_its_lines_and_no_others() {
     let fstab = "UUID=1111 / ext4 defaults 0 1\nUUID=8888 /boot/efi vfat defaults 0 1\n\nUUID=3333 none swap sw 0 0";
     let files = [("/etc/fstab", fstab)];

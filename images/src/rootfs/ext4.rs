@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::entry::{Entry, EntryKind};
 use crate::error::RootfsError;
 use crate::ext4::{
-    NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, Visit, check_mounts, walk,
+    NotMounted, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock, Times, Visit, check_mounts, walk,
 };
 use crate::partitions::read_if_there;
 use crate::stop::Stop;
@@ -43,12 +43,14 @@ impl Ext4Files {
                 superblock.size_bytes
             )));
         }
-        let window = Window {
+        let mut window = Window {
             disk: Arc::clone(&disk),
             offset,
             size_bytes,
             hidden: superblock.hidden.clone(),
+            times: None,
         };
+        window.times = Times::of(&|buffer, at| window.read_disk(buffer, at));
         let file_system = Ext4::load(Box::new(window)).map_err(|error| {
             RootfsError::FileSystem(match error {
                 Ext4Error::Incompatible(_) if superblock.needs_recovery => format!(
@@ -261,6 +263,18 @@ struct Window {
     size_bytes: u64,
     /// Bytes of the superblock, and the bits of them, that the reader must not see.
     hidden: Vec<(usize, u8)>,
+    /// Times of files that it would take for damage.
+    times: Option<Times>,
+}
+
+impl Window {
+    fn read_disk(&self, buffer: &mut [u8], start: u64) -> io::Result<()> {
+        let end = start.checked_add(buffer.len() as u64);
+        let is_inside = end.is_some_and(|end| end <= self.size_bytes);
+        let offset = self.offset.checked_add(start).filter(|_| is_inside);
+        let beyond = || io::Error::other("it leads beyond the end of the file system");
+        self.disk.read_at(buffer, offset.ok_or_else(beyond)?)
+    }
 }
 
 impl Ext4Read for Window {
@@ -269,11 +283,10 @@ impl Ext4Read for Window {
         start: u64,
         buffer: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        let end = start.checked_add(buffer.len() as u64);
-        let is_inside = end.is_some_and(|end| end <= self.size_bytes);
-        let offset = self.offset.checked_add(start).filter(|_| is_inside);
-        let offset = offset.ok_or("it leads beyond the end of the file system")?;
-        self.disk.read_at(buffer, offset)?;
+        self.read_disk(buffer, start)?;
+        if let Some(times) = &self.times {
+            times.mend(buffer, start, &|buffer, at| self.read_disk(buffer, at))?;
+        }
         for &(at, bits) in &self.hidden {
             let at = (SUPERBLOCK_OFFSET + at as u64).checked_sub(start);
             if let Some(byte) = at.and_then(|at| buffer.get_mut(usize::try_from(at).ok()?)) {

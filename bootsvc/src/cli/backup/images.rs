@@ -11,7 +11,7 @@ use crate::privileges::{become_command, is_owner};
 use crate::scratch;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use images::{Progress, ReceiveRequest, Received, SendRequest, Store, check_stream};
+use images::{Progress, ReceiveRequest, Received, SendRequest, Store, about_stream, check_stream};
 use model::{ImageName, ImageVersion, Size, VersionState};
 use service::backup::note_image_backup;
 use service::jobs::{JobKind, NewJob};
@@ -203,6 +203,13 @@ fn saved_in(folder: &Path) -> anyhow::Result<BTreeMap<ImageName, Vec<Saved>>> {
     Ok(saved)
 }
 
+/// Whether a file is what a version was saved to. Whether all of it can be read is for a drill to say.
+fn is_saved(file: &Path, version: &ImageVersion) -> bool {
+    let is_file = file.symlink_metadata().is_ok_and(|about| about.is_file());
+    let about = || about_stream(BufReader::new(File::open(file).ok()?)).ok();
+    is_file && about().is_some_and(|about| about.digest == version.digest && about.at_bytes == 0)
+}
+
 fn save(
     store: &Store,
     version: &ImageVersion,
@@ -211,7 +218,7 @@ fn save(
 ) -> anyhow::Result<String> {
     let file = folder.join(Saved::name_of(version));
     let ImageVersion { image, version: number, .. } = version;
-    if file.is_file() {
+    if is_saved(&file, version) {
         return Ok(format!("{image}/v{number} is there already"));
     }
     let failed = || format!("can't write {}", file.display());
@@ -220,6 +227,11 @@ fn save(
     let stop = work.stop.clone();
     let mut progress = |it: Progress| work.show("sending", it.done_bytes, it.total_bytes);
     store.send(&request, BufWriter::new(&mut new), &stop, &mut progress)?;
+    // What is there in its place is no backup of it.
+    if file.symlink_metadata().is_ok_and(|about| !about.is_dir()) {
+        work.note(format!("{} is no backup of {image}/v{number}, and is replaced", file.display()));
+        fs::remove_file(&file).with_context(failed)?;
+    }
     let size = new.put().with_context(failed)?;
     // Before others go.
     let read = BufReader::new(File::open(&file).with_context(failed)?);
@@ -302,12 +314,28 @@ impl Drill {
                 |image: &ImageName| self.image.as_ref().is_none_or(|wanted| wanted == image);
             let all: Vec<_> = all.into_iter().filter(|one| is_meant(&one.image)).collect();
             ensure!(!all.is_empty(), "no image is kept at {}", self.there.place);
+            let mut failed = Vec::new();
             for one in &all {
-                let told = self.try_one(one, &target, work);
-                let told = told.with_context(|| {
-                    format!("{}/v{} can't be restored from there", one.image, one.version)
-                })?;
-                work.say(told);
+                match self.try_one(one, &target, work) {
+                    Ok(told) => work.say(told),
+                    // What becomes of the others is worth knowing all the same.
+                    Err(error) if !work.stop.is_stopping() => {
+                        let (image, number) = (&one.image, one.version);
+                        let told =
+                            format!("{image}/v{number} can't be restored from there: {error:#}");
+                        work.note(format!("warning: {told}"));
+                        failed.push(told);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !failed.is_empty() {
+                bail!(
+                    "{} of {} images can't be restored: {}. Delete what is kept of them there: the next backup saves them again",
+                    failed.len(),
+                    all.len(),
+                    failed.join("; ")
+                );
             }
             Ok(format!("{} images can be restored from {}", all.len(), self.there.place))
         })?;
@@ -369,13 +397,12 @@ struct Kept {
 fn in_folder(folder: &Path) -> anyhow::Result<Vec<Kept>> {
     let mut all = Vec::new();
     for one in saved_in(folder)?.into_values().filter_map(|mut all| all.pop()) {
-        let path = folder.join(&one.file);
-        let about = File::open(&path)
-            .map_err(anyhow::Error::from)
-            .and_then(|file| Ok(images::about_stream(file)?))
-            .with_context(|| format!("{} can't be read", path.display()))?;
+        // What can't be read is told when it is tried.
+        let about =
+            File::open(folder.join(&one.file)).ok().and_then(|file| about_stream(file).ok());
+        let (digest, size_bytes) =
+            about.map(|about| (about.digest, about.size_bytes)).unwrap_or_default();
         let Saved { image, version, file } = one;
-        let (digest, size_bytes) = (about.digest, about.size_bytes);
         all.push(Kept { image, version, digest, size_bytes, file });
     }
     Ok(all)

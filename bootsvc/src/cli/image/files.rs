@@ -1,5 +1,6 @@
 //! What is imported: a file, a folder, or what comes on standard input.
 
+use super::super::output::note;
 use crate::builder::HeldBack;
 use anyhow::{Context as _, bail};
 use images::Source;
@@ -7,7 +8,7 @@ use nix::unistd::dup;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -28,22 +29,35 @@ impl Files {
 }
 
 /// Opens what is to be imported, as whoever this process is now.
-pub(super) fn open(file: &Path) -> anyhow::Result<(Source, Option<Files>)> {
+/// Of a folder that holds this server's own `state`, that is left out: secrets of all machines, and the image that is being made.
+pub(super) fn open(file: &Path, state: &[PathBuf]) -> anyhow::Result<(Source, Option<Files>)> {
     let context = || format!("{} was not imported", file.display());
     if file == Path::new("-") {
         let stdin = dup(io::stdin()).context("can't read standard input")?;
         return Ok((Source::pipe(File::from(stdin), "standard input")?, None));
     }
     if file.is_dir() {
-        let (source, files) = archive_of(file).with_context(context)?;
+        let (source, files) = archive_of(file, state).with_context(context)?;
         return Ok((source, Some(files)));
     }
     Ok((Source::open(file).with_context(context)?, None))
 }
 
-fn archive_of(folder: &Path) -> anyhow::Result<(Source, Files)> {
-    let started = Command::new("tar")
-        .args(["--create", "--format=posix", "--numeric-owner", "--one-file-system"])
+fn archive_of(folder: &Path, state: &[PathBuf]) -> anyhow::Result<(Source, Files)> {
+    let mut command = Command::new("tar");
+    command.args(["--create", "--format=posix", "--numeric-owner", "--one-file-system"]);
+    command.args(["--anchored", "--no-wildcards"]);
+    let real = folder.canonicalize()?;
+    for own in state.iter().filter_map(|own| own.canonicalize().ok()) {
+        if own == real {
+            bail!("{} is this server's own state, and no system", folder.display());
+        }
+        if let Ok(inside) = own.strip_prefix(&real) {
+            command.arg("--exclude").arg(Path::new(".").join(inside));
+            note(format!("left out: {}, which is this server's own", own.display()));
+        }
+    }
+    let started = command
         .args(["--xattrs", "--xattrs-include=*", "--directory"])
         .arg(folder)
         .arg(".")

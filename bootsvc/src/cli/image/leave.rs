@@ -26,9 +26,9 @@ use std::sync::Arc;
 pub(in crate::cli) struct Export {
     /// Image, like debian-12, or a version of it, like debian-12/v4
     image: ImageChoice,
-    /// The new file; - is standard output, which takes raw
+    /// The new file; - is standard output, which takes raw and tar
     file: PathBuf,
-    /// raw (with holes where it is empty) or qcow2; without, what the name of FILE ends with
+    /// raw (with holes where it is empty), qcow2 or tar; without, what the name of FILE ends with
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     format: Option<ExportFormat>,
     /// Replace FILE if it is there
@@ -91,8 +91,7 @@ impl Export {
             None => None,
         };
         let Some(format) = self.format.or(by_name) else {
-            let told =
-                format!("{}: as what? Add --format raw or --format qcow2", self.file.display());
+            let told = format!("{}: as what? Add --format raw, qcow2 or tar", self.file.display());
             return Err(WrongUsage(told).into());
         };
         let (image, number) = chosen(paths, &self.image)?;

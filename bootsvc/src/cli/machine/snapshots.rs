@@ -5,12 +5,14 @@ use super::super::output::say;
 use super::url;
 use crate::paths::Paths;
 use crate::site::Site;
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use hyper::Method;
 use model::{
     MachineName, RollbackOrder, Size, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder,
 };
+use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -146,6 +148,7 @@ pub(super) fn fetch(
     path: &str,
     partition: Option<u8>,
     output: Option<PathBuf>,
+    force: bool,
 ) -> anyhow::Result<()> {
     let at = file_url("file", snapshot, path, partition);
     let site = Site::open(paths)?;
@@ -165,6 +168,17 @@ pub(super) fn fetch(
         }
     };
     let failed = || format!("can't write {}", file.display());
+    match std::fs::metadata(&file) {
+        Ok(there) if there.is_dir() => bail!("{} is a folder: name a file in it", file.display()),
+        // A device or a pipe is written to.
+        Ok(there) if !there.is_file() && !there.file_type().is_block_device() => {
+            let mut out = OpenOptions::new().write(true).open(&file).with_context(failed)?;
+            site.save(&at, &mut out)?;
+            return Ok(());
+        }
+        Ok(_) if !force => bail!("{} is there already; --force replaces it", file.display()),
+        _ => {}
+    }
     // Whoever runs this as root lets nobody else read what only root could on the machine.
     let mut new = crate::new_file::NewFile::create(&file, 0o600).with_context(failed)?;
     let size_bytes = site.save(&at, &mut new)?;

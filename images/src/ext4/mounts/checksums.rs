@@ -2,6 +2,7 @@
 
 use super::u16_of;
 use crc::{CRC_16_MODBUS, CRC_32_ISCSI, Crc};
+use std::ops::Range;
 
 static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 /// With the start value that the kernel gives it.
@@ -35,18 +36,39 @@ pub(super) fn seed_of_inode(seed: u32, number: u32, inode: &[u8]) -> u32 {
     crc32c(crc32c(seed, &number.to_le_bytes()), &inode[0x64..0x68])
 }
 
-/// Whether the checksum of an inode is right (`ext4_inode_csum`).
-pub(super) fn is_inode_right(seed_of_inode: u32, inode: &[u8]) -> bool {
-    const LOW: std::ops::Range<usize> = 0x7c..0x7e;
-    const HIGH: std::ops::Range<usize> = 0x82..0x84;
-    let has_high = inode.len() > 128 && u16_of(inode, 0x80) >= 4;
+/// Where an inode has its checksum: its lower half, and the upper one if there is room for it.
+const LOW: Range<usize> = 0x7c..0x7e;
+const HIGH: Range<usize> = 0x82..0x84;
+
+/// Whether an inode has room for the whole of its checksum.
+fn has_high(inode: &[u8]) -> bool {
+    inode.len() > 128 && u16_of(inode, 0x80) >= 4
+}
+
+/// The checksum that an inode should have (`ext4_inode_csum`).
+pub(super) fn inode_checksum(seed_of_inode: u32, inode: &[u8]) -> u32 {
     let mut without = inode.to_vec();
     without[LOW].fill(0);
-    if has_high {
+    if has_high(inode) {
         without[HIGH].fill(0);
     }
-    let calculated = crc32c(seed_of_inode, &without);
-    let high = if has_high { u32::from(u16_of(inode, HIGH.start)) << 16 } else { 0 };
-    let stored = high | u32::from(u16_of(inode, LOW.start));
-    if has_high { calculated == stored } else { calculated & 0xffff == stored }
+    crc32c(seed_of_inode, &without)
+}
+
+/// Gives it to the inode.
+pub(super) fn put_checksum(inode: &mut [u8], checksum: u32) {
+    inode[LOW].copy_from_slice(&(checksum as u16).to_le_bytes());
+    if has_high(inode) {
+        inode[HIGH].copy_from_slice(&((checksum >> 16) as u16).to_le_bytes());
+    }
+}
+
+/// Whether the checksum of an inode is right.
+pub(super) fn is_inode_right(seed_of_inode: u32, inode: &[u8]) -> bool {
+    let calculated = inode_checksum(seed_of_inode, inode);
+    let low = u32::from(u16_of(inode, LOW.start));
+    match has_high(inode) {
+        true => calculated == (u32::from(u16_of(inode, HIGH.start)) << 16 | low),
+        false => calculated & 0xffff == low,
+    }
 }
