@@ -9,7 +9,7 @@ use axum::{Extension, Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use model::ImageName;
+use model::{ImageName, ImageVersion, MachineName};
 use nix::unistd::{Gid, Uid, User};
 use service::{Actor, Service};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -108,6 +108,16 @@ pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
 pub(crate) struct NewVersion {
     pub(crate) image: ImageName,
     pub(crate) version: u32,
+    /// The machine on which it was made: that changes it no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) published_from: Option<MachineName>,
+}
+
+impl NewVersion {
+    /// One that came from elsewhere.
+    pub(crate) fn of(version: &ImageVersion) -> Self {
+        Self { image: version.image.clone(), version: version.version, published_from: None }
+    }
 }
 
 /// What became of it. One of both is there.
@@ -117,6 +127,9 @@ pub(crate) struct Recorded {
     pub(crate) initrd_bytes: Option<u64>,
     /// Why it has none.
     pub(crate) initrd_error: Option<String>,
+    /// The machine on which it was made runs on it again, and goes on changing it.
+    #[serde(default)]
+    pub(crate) goes_on: bool,
 }
 
 /// Who is at the other end of a connection, by the kernel; `None`: it does not say.
@@ -205,12 +218,16 @@ async fn record(
 ) -> Result<Json<Recorded>, Problem> {
     let admin = service.admin(&Actor::command(uid))?;
     let (_, initrd) = admin.record_image_version(new.image, new.version).await?;
+    let goes_on = match &new.published_from {
+        Some(machine) => !admin.edit_is_published(machine).await?,
+        None => false,
+    };
     Ok(Json(match initrd {
         Ok(path) => {
             let initrd_bytes = Some(std::fs::metadata(path).map_or(0, |about| about.len()));
-            Recorded { initrd_bytes, initrd_error: None }
+            Recorded { initrd_bytes, initrd_error: None, goes_on }
         }
-        Err(error) => Recorded { initrd_bytes: None, initrd_error: Some(error.chain()) },
+        Err(error) => Recorded { initrd_bytes: None, initrd_error: Some(error.chain()), goes_on },
     }))
 }
 

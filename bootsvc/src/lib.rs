@@ -29,6 +29,7 @@ mod report;
 mod scratch;
 mod serve;
 mod setup;
+mod shell;
 mod site;
 mod state_lock;
 mod storage_network;

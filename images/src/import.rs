@@ -6,6 +6,7 @@ use crate::container::{Unfit, inspect};
 use crate::copy::{CopyError, Read};
 use crate::error::{ImportError, RootfsError, StoreError, io_error};
 use crate::folder::{is_full, space};
+use crate::fsck::{self, Checked};
 use crate::harm::{self, FixChoice, Harm};
 use crate::new_root::{self, NewRoot};
 use crate::opened::Source;
@@ -16,8 +17,9 @@ use crate::rootfs::Rootfs;
 use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
 use crate::stop::Stop;
 use crate::store::{Description, Draft, Published, Store};
+use crate::stream::StreamError;
 use crate::system::{System, check_root, find_system};
-use crate::volumes::find_volumes;
+use crate::volumes::{Content, find_volumes};
 use initcfg::Overlay;
 use model::{ImageName, ImageVersion, Size, Space, VersionState, is_note};
 use std::fs::File;
@@ -51,6 +53,94 @@ pub struct ImportRequest {
     pub state: VersionState,
     /// Which harms are fixed by files that are laid over it; `None`: none.
     pub fix: Option<FixChoice>,
+}
+
+/// What a machine has made of a version.
+#[derive(Clone, Debug)]
+pub struct ChangedDisk {
+    /// What it is called in sentences: `what lab-01 has changed`.
+    pub source: PathBuf,
+    /// The version that was changed.
+    pub base: ImageVersion,
+    /// What people want to remember about it: see [`is_note`].
+    pub note: Option<String>,
+    /// For whom it is.
+    pub state: VersionState,
+    /// Which harms are fixed by files that are laid over it; `None`: none.
+    pub fix: Option<FixChoice>,
+}
+
+/// A copy of a version's disk in the store, which is no version yet.
+pub struct DiskCopy {
+    draft: Draft,
+    path: PathBuf,
+}
+
+/// A file system of a disk, as `mount` is told it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ToMount {
+    /// Where it goes in the system: `/` or `/boot`.
+    pub at: String,
+    /// As the kernel calls it: `ext4`.
+    pub file_system: String,
+    /// Where it begins on the disk.
+    pub offset: u64,
+    /// How long it is.
+    pub size_bytes: u64,
+}
+
+impl DiskCopy {
+    /// The disk.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What of it makes the system, the root first.
+    ///
+    /// # Errors
+    /// There is no system on it that can be mounted; `source` is what errors call it.
+    pub fn to_mount(&self, source: &Path) -> Result<Vec<ToMount>, ImportError> {
+        let path = &self.path;
+        let disk: Arc<dyn Block> = Arc::new(RawFile::open(path).map_err(io_error("open", path))?);
+        let system = find_system(&disk, source)?;
+        let volumes = std::iter::once(("/", &system.volume))
+            .chain(system.boot.iter().map(|it| ("/boot", it)));
+        volumes
+            .map(|(at, volume)| {
+                let refused = |why: &str| ImportError::Refused {
+                    path: source.to_owned(),
+                    why: format!(
+                        "its {at} is {why}: change it by booting it (bootlace image edit)"
+                    ),
+                };
+                if volume.logical.is_some() {
+                    return Err(refused("in a logical volume"));
+                }
+                let file_system = match volume.content {
+                    Content::Root(kind) => kind.to_string(),
+                    _ => "vfat".to_owned(),
+                };
+                let (offset, size_bytes) = (volume.offset, volume.size_bytes);
+                Ok(ToMount { at: at.to_owned(), file_system, offset, size_bytes })
+            })
+            .collect()
+    }
+}
+
+/// What is said of a version that is being made.
+struct New<'a> {
+    path: &'a Path,
+    name: &'a ImageName,
+    note: Option<&'a String>,
+    state: VersionState,
+    fix: Option<&'a FixChoice>,
+}
+
+impl<'a> New<'a> {
+    fn of(request: &'a ImportRequest) -> Self {
+        let ImportRequest { source, name, note, state, fix, .. } = request;
+        Self { path: source.path(), name, note: note.as_ref(), state: *state, fix: fix.as_ref() }
+    }
 }
 
 /// What came of an import.
@@ -106,8 +196,95 @@ impl Store {
         // Whatever it led to: an import that was told to stop stopped.
         .map_err(|error| if stop.is_stopping() { ImportError::Stopped } else { error })?;
         source.check_unchanged()?;
-        let mut import = self.describe(draft, request, (size_bytes, digest), stop, progress)?;
+        let mut import =
+            self.describe(draft, &New::of(request), (size_bytes, digest), stop, progress)?;
         import.left_out = left_out;
+        Ok(import)
+    }
+
+    /// Makes what a machine has changed of a version the next version of the image.
+    ///
+    /// Nothing stays in the store if it fails or is told to stop.
+    ///
+    /// # Errors
+    /// See [`ImportError`]. What can't be read is called as [`ChangedDisk::source`] says.
+    pub fn import_changed(
+        &self,
+        disk: &ChangedDisk,
+        changes: impl io::Read,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Import, ImportError> {
+        let copy = self.copy_of(disk, Some(changes), stop, progress)?;
+        self.import_copy(copy, disk, stop, progress)
+    }
+
+    /// A copy of a version's disk, for somebody who changes it; it goes if he lets go of it.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn copy_to_change(
+        &self,
+        disk: &ChangedDisk,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<DiskCopy, ImportError> {
+        self.copy_of(disk, None::<io::Empty>, stop, progress)
+    }
+
+    fn copy_of(
+        &self,
+        ChangedDisk { source, base, note, .. }: &ChangedDisk,
+        changes: Option<impl io::Read>,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<DiskCopy, ImportError> {
+        if !note.as_deref().is_none_or(is_note) {
+            return Err(ImportError::BadNote);
+        }
+        self.check_room(self.disk_bytes(&base.image, base.version)?)?;
+        let draft = self.draft()?;
+        let path = draft.path().join("disk.raw");
+        let copied = self.apply_changes(base, changes, &path, stop, progress);
+        copied.map_err(|error| match error {
+            _ if stop.is_stopping() => ImportError::Stopped,
+            StreamError::Store(error) => error.into(),
+            StreamError::DiskFull { .. } => self.disk_full(draft.path(), base.size_bytes),
+            other => {
+                let source_error = io::Error::other(with_causes(&other));
+                ImportError::Source { path: source.clone(), source: source_error }
+            }
+        })?;
+        Ok(DiskCopy { draft, path })
+    }
+
+    /// Makes what has become of a copy the next version of the image. Its file systems are checked first, as who has changed it may have
+    /// been switched off at any moment.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn import_copy(
+        &self,
+        DiskCopy { draft, path }: DiskCopy,
+        ChangedDisk { source, base, note, state, fix }: &ChangedDisk,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Import, ImportError> {
+        let size_bytes = base.size_bytes;
+        progress(Progress { step: Step::Check, done_bytes: 0, total_bytes: size_bytes });
+        let told = check_file_systems(&path, source, stop)?;
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        let read = Read { source: &file, size_bytes, padded_bytes: size_bytes };
+        let digest = read.run(None, stop, progress).map_err(|error| match error {
+            CopyError::Stopped => ImportError::Stopped,
+            CopyError::Read(error) | CopyError::Write(error) => {
+                io_error("read", &path)(error).into()
+            }
+        })?;
+        let (name, note, fix) = (&base.image, note.as_ref(), fix.as_ref());
+        let new = New { path: source, name, note, state: *state, fix };
+        let mut import = self.describe(draft, &new, (size_bytes, digest), stop, progress)?;
+        import.warnings.splice(0..0, told);
         Ok(import)
     }
 
@@ -115,21 +292,21 @@ impl Store {
     fn describe(
         &self,
         draft: Draft,
-        request: &ImportRequest,
+        new: &New<'_>,
         (size_bytes, digest): (u64, String),
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
-        let path = request.source.path();
+        let &New { path, name, note, state, fix } = new;
         let disk_path = draft.path().join("disk.raw");
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
         let system = find_system(&disk, path)?;
         check_root(&disk, &system.volume, path, stop)?;
-        let mut seen = Seen::of(&disk, &system, request.fix.as_ref());
+        let mut seen = Seen::of(&disk, &system, fix);
         drop(disk);
         let version = ImageVersion {
-            image: request.name.clone(),
+            image: name.clone(),
             // Set when it is published.
             version: 0,
             digest,
@@ -150,10 +327,10 @@ impl Store {
             .map_err(|error| self.write_error(&vmlinuz_path, error, &draft_path, size_bytes))?;
         let same = self.find_same(&version, &system.vmlinuz, stop, progress)?;
         progress(Progress { step: Step::Sync, done_bytes: 0, total_bytes: size_bytes });
-        let note = request.note.clone();
+        let note = note.cloned();
         let description = Description { version, note, others: toml::Table::new() };
         let published =
-            self.publish(draft, description, request.state, same).map_err(|error| match error {
+            self.publish(draft, description, state, same).map_err(|error| match error {
                 StoreError::Io { path, source, .. } if is_full(&source) => {
                     self.write_error(&path, source, &draft_path, size_bytes)
                 }
@@ -239,6 +416,29 @@ impl Store {
     }
 }
 
+/// Checks the file systems of a disk, and mends them; what is to be told of that.
+fn check_file_systems(path: &Path, source: &Path, stop: &Stop) -> Result<Vec<String>, ImportError> {
+    let disk: Arc<dyn Block> = Arc::new(RawFile::open(path).map_err(io_error("open", path))?);
+    let volumes = find_volumes(&disk).map_err(io_error("read", path))?;
+    drop(disk);
+    let mut told = Vec::new();
+    for volume in &volumes {
+        match fsck::check(path, volume, stop) {
+            Ok(Checked::Well(lines)) => {
+                told.extend(
+                    lines.into_iter().map(|line| format!("its file system was mended: {line}")),
+                );
+            }
+            Ok(Checked::NotKnown(why)) => told.push(why),
+            Err(fsck::Failed::Stopped) => return Err(ImportError::Stopped),
+            Err(fsck::Failed::Damaged(why)) => {
+                return Err(ImportError::NotBootable { path: source.to_owned(), why });
+            }
+        }
+    }
+    Ok(told)
+}
+
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -322,7 +522,9 @@ impl Work<'_> {
             qemu_img::Failed::Other(text) => ImportError::Convert(text),
         };
         padded(disk_bytes, path)?;
-        let image = qemu_img::Image::new(format, path, self.stop).map_err(failed)?;
+        let file = self.source.file.try_clone();
+        let file = file.map_err(|source| ImportError::Source { path: path.to_owned(), source })?;
+        let image = qemu_img::Image::new(format, path, file, self.stop);
         let scratch = self.draft.path().join("peek");
         let peek = qemu_img::Peek::new(image.clone(), disk_bytes, scratch);
         let block: Arc<dyn Block> = Arc::new(peek);

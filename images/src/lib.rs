@@ -18,6 +18,7 @@ mod fat;
 mod filter;
 mod flush;
 mod folder;
+mod fsck;
 mod harm;
 mod import;
 mod kernel;
@@ -55,10 +56,10 @@ pub use export::{ExportError, ExportFormat, ExportTo};
 pub use filter::Filter;
 pub use folder::space;
 pub use harm::{CHECKS, Check, FixChoice, Harm, Look, Severity, look_at_files};
-pub use import::{DISK_BYTES, Import, ImportRequest};
+pub use import::{ChangedDisk, DISK_BYTES, DiskCopy, Import, ImportRequest, ToMount};
 pub use layer::{
-    About, BadHeader, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers, Merged,
-    NoRoom, OtherCopy, OtherOwner, OwnerUnknown, SnapshotDisk, Tree, WriteLayer,
+    About, BadHeader, Change, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers,
+    Merged, NoRoom, OtherCopy, OtherOwner, OwnerUnknown, SnapshotDisk, Tree, WriteLayer,
 };
 pub use logical::Logical;
 pub use memory::Memory;
@@ -74,6 +75,6 @@ pub use stop::Stop;
 pub use store::{Store, Verified, VerifyError, VersionTrouble};
 pub use stream::{
     ReceiveRequest, Received, SendRequest, Sent, StreamAbout, StreamError, about_stream,
-    check_stream,
+    check_stream, write_changes,
 };
 pub use volumes::{Content, Volume, find_volumes};

@@ -16,6 +16,8 @@ pub struct Progress {
 pub enum Step {
     /// The disk is copied or converted into the store.
     Copy,
+    /// File systems are checked.
+    Check,
     /// A converted disk is read to compute its digest; a copy is digested while it is made.
     Digest,
     /// The version is made durable.

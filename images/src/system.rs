@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// What an import found on a disk.
 pub(crate) struct System {
     pub(crate) volume: Volume,
+    /// Where its kernel is, if that is not the root.
+    pub(crate) boot: Option<Volume>,
     pub(crate) file_system: FileSystem,
     pub(crate) kernel_version: String,
     pub(crate) architecture: Architecture,
@@ -36,9 +38,10 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     let drivers = drivers_of(file_system, &volume);
     let trouble = |version: &str| modules_trouble(&root, &drivers, version);
     let mut search = find_kernel(&root, &["/boot", "/"], &trouble).map_err(in_root)?;
-    if search.kernel.is_none() {
-        look_elsewhere(disk, &volumes, &volume, &trouble, &mut search, path)?;
-    }
+    let boot = match search.kernel {
+        Some(_) => None,
+        None => look_elsewhere(disk, &volumes, &volume, &trouble, &mut search, path)?,
+    };
     let Some(kernel) = search.kernel else {
         return Err(not_bootable(path, &no_kernel(&search.passed_over)));
     };
@@ -46,6 +49,7 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     let warning = root.has_errors().then(|| warning(&volume));
     Ok(System {
         volume,
+        boot,
         file_system,
         kernel_version: kernel.version,
         architecture: kernel.architecture,
@@ -176,7 +180,7 @@ fn has_driver(
     Ok(false)
 }
 
-/// A system with a `/boot` of its own has its kernels at the top of another partition.
+/// A system with a `/boot` of its own has its kernels at the top of another partition. Returns which.
 fn look_elsewhere(
     disk: &Arc<dyn Block>,
     volumes: &[Volume],
@@ -184,7 +188,7 @@ fn look_elsewhere(
     trouble: &dyn Fn(&str) -> Result<Option<String>, RootfsError>,
     search: &mut Search,
     path: &Path,
-) -> Result<(), ImportError> {
+) -> Result<Option<Volume>, ImportError> {
     for volume in volumes.iter().filter(|volume| *volume != root) {
         let place = place_of(volume);
         match volume.content {
@@ -204,10 +208,10 @@ fn look_elsewhere(
         search.passed_over.extend(named);
         if found.kernel.is_some() {
             search.kernel = found.kernel;
-            break;
+            return Ok(Some(volume.clone()));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn no_kernel(passed_over: &[String]) -> String {

@@ -232,7 +232,7 @@ fn with_entry(
 /// An archive with a symbolic link to a name of 5,000 letters.
 fn linked_far(dir: &Path) -> PathBuf {
     let path = dir.join("far.tar");
-    let mut archive = tar::Builder::new(fs::File::create(&path).unwrap());
+    let mut archive = tar::Builder::new(File::create(&path).unwrap());
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);

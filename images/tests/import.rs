@@ -685,7 +685,7 @@ fn files_of_any_year_that_linux_knows_are_read() {
         [&["-I", "256"][..], &["-I", "128"], &["-O", "^metadata_csum"]].iter().enumerate()
     {
         let disk = dir.path().join(format!("{index}.raw"));
-        fs::File::create(&disk).unwrap().set_len(24 << 20).unwrap();
+        File::create(&disk).unwrap().set_len(24 << 20).unwrap();
         let mut mkfs = Command::new("mkfs.ext4");
         run(mkfs.args(["-q", "-F", "-d"]).arg(&files).args(*features).arg(&disk));
         let store = store(&dir.path().join(index.to_string()));

@@ -10,15 +10,17 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
-use http_body_util::channel::Channel;
-use images::{Block, EntryKind, Looked, open_files};
+use http_body_util::channel::{Channel, Sender};
+use images::{Block, EntryKind, Looked, open_files, write_changes};
 use model::{
     MachineName, RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotList, SnapshotOrder,
     SnapshotPath,
 };
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// So many look at snapshots at a time: each has the maps of a disk in memory.
 const LOOKS_MAX: usize = 4;
@@ -46,6 +48,7 @@ pub(crate) fn router() -> Router<Arc<Exports>> {
         .route("/v1/disks/{machine}/rollback", put(roll_back).delete(withdraw))
         .route("/v1/disks/{machine}/snapshots/{number}/look", post(look))
         .route("/v1/disks/{machine}/snapshots/{number}/read", post(read))
+        .route("/v1/disks/{machine}/snapshots/{number}/changes", get(changes))
         .layer(axum::Extension(Looks(Arc::new(Semaphore::new(LOOKS_MAX)))))
 }
 
@@ -133,10 +136,7 @@ async fn read(
     Json(asked): Json<SnapshotPath>,
 ) -> Answer<Response> {
     let permit = looks.begin()?;
-    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(PIECES_MAX);
-    let (told, is_told) = tokio::sync::oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
-    let reading = tokio::task::spawn_blocking(move || {
+    sent(move |sending| {
         let _permit = permit;
         let opened = exports.view(&machine, number).map_err(Failure::from).and_then(|disk| {
             let disk: Arc<dyn Block> = Arc::new(disk);
@@ -146,33 +146,98 @@ async fn read(
         });
         let mut file = match opened {
             Ok(file) => file,
-            Err(failure) => return drop(told.send(Err(failure))),
+            Err(failure) => return sending.refuse(failure),
         };
-        if told.send(Ok(file.left_bytes())).is_err() {
-            return;
-        }
+        let Some(mut sending) = sending.begin(Some(file.left_bytes())) else { return };
         loop {
-            let piece = match file.piece() {
-                Ok(Some(piece)) => Bytes::from(piece),
+            match file.piece() {
+                Ok(Some(piece)) => {
+                    if !sending.send(piece) {
+                        return sending.abort(ErrorKind::TimedOut.into());
+                    }
+                }
                 Ok(None) => return,
                 // The client sees that it is not all.
-                Err(error) => return sender.abort(std::io::Error::other(error)),
-            };
-            let sent =
-                runtime.block_on(tokio::time::timeout(TAKES_WITHIN, sender.send_data(piece)));
-            if !matches!(sent, Ok(Ok(()))) {
-                return sender.abort(std::io::ErrorKind::TimedOut.into());
+                Err(error) => return sending.abort(std::io::Error::other(error)),
             }
         }
-    });
+    })
+    .await
+}
+
+/// Sends what the machine has changed up to a snapshot, as fast as it is taken.
+async fn changes(
+    State(exports): Site,
+    axum::Extension(looks): axum::Extension<Looks>,
+    Path((machine, number)): Path<(MachineName, u32)>,
+) -> Answer<Response> {
+    let permit = looks.begin()?;
+    sent(move |sending| {
+        let _permit = permit;
+        let disk = match exports.view(&machine, number) {
+            Ok(disk) => disk,
+            Err(error) => return sending.refuse(error.into()),
+        };
+        let Some(mut sending) = sending.begin(None) else { return };
+        let gone = || std::io::Error::from(ErrorKind::TimedOut);
+        let told = write_changes(&disk, |piece| sending.send(piece).then_some(()).ok_or_else(gone));
+        if let Err(error) = told {
+            sending.abort(error);
+        }
+    })
+    .await
+}
+
+/// An answer that has not begun.
+struct Sending {
+    told: oneshot::Sender<Result<Option<u64>, Failure>>,
+    sender: Sender<Bytes, std::io::Error>,
+    runtime: Handle,
+}
+
+/// An answer that has.
+struct Begun {
+    sender: Sender<Bytes, std::io::Error>,
+    runtime: Handle,
+}
+
+impl Sending {
+    fn refuse(self, failure: Failure) {
+        drop(self.told.send(Err(failure)));
+    }
+
+    /// It will have so many bytes, if that is known; `None`: nobody waits for it any more.
+    fn begin(self, size_bytes: Option<u64>) -> Option<Begun> {
+        let Self { told, sender, runtime } = self;
+        told.send(Ok(size_bytes)).ok()?;
+        Some(Begun { sender, runtime })
+    }
+}
+
+impl Begun {
+    /// Whether somebody takes it.
+    fn send(&mut self, piece: Vec<u8>) -> bool {
+        let sending = self.sender.send_data(Bytes::from(piece));
+        matches!(self.runtime.block_on(tokio::time::timeout(TAKES_WITHIN, sending)), Ok(Ok(())))
+    }
+
+    fn abort(self, error: std::io::Error) {
+        self.sender.abort(error);
+    }
+}
+
+/// The answer that a thread of its own sends.
+async fn sent(send: impl FnOnce(Sending) + Send + 'static) -> Answer<Response> {
+    let (sender, body) = Channel::<Bytes, std::io::Error>::new(PIECES_MAX);
+    let (told, is_told) = oneshot::channel();
+    let sending = Sending { told, sender, runtime: Handle::current() };
+    let _runs = tokio::task::spawn_blocking(move || send(sending));
     match is_told.await {
-        Ok(Ok(size_bytes)) => {
+        Ok(Ok(Some(size_bytes))) => {
             Ok(([(CONTENT_LENGTH, size_bytes.to_string())], Body::new(body)).into_response())
         }
+        Ok(Ok(None)) => Ok(Body::new(body).into_response()),
         Ok(Err(failure)) => Err(failure),
-        Err(_) => {
-            drop(reading);
-            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read"))
-        }
+        Err(_) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "it can't be read")),
     }
 }

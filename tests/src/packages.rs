@@ -101,6 +101,7 @@ pub const LAB: &[Package] = &[
     package("shim-signed", "the signed loader for PCs with Secure Boot"),
     package("slapd", "a directory that knows people, in tests"),
     package("squashfs-tools", "roots on squashfs in tests"),
+    package("systemd-container", "shells in images (systemd-nspawn)"),
     package("tcpdump", "looking at packets when a test fails"),
     package("tgt", "an iSCSI server in tests"),
     package("tftp-hpa", "a foreign TFTP client in tests"),

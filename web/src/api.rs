@@ -1,5 +1,6 @@
 //! The JSON API.
 
+mod edits;
 mod files;
 mod images;
 mod jobs;
@@ -59,6 +60,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/initrds", get(initrds))
         .merge(screen)
         .merge(files::router())
+        .merge(edits::router())
         .merge(images::router())
         .merge(jobs::router())
         .merge(leases::router())

@@ -74,6 +74,12 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/images/{image}/{version}/remove", get(pages::versions::ask_remove))
         .route("/images/import", get(pages::incoming::show).post(pages::incoming::import))
         .route("/images/build", get(pages::building::show).post(pages::building::build))
+        .route("/images/edits", get(pages::edits::show).post(pages::edits::begin))
+        .route("/images/edits/{machine}/publish", post(pages::edits::publish))
+        .route(
+            "/images/edits/{machine}/discard",
+            get(pages::edits::ask_discard).post(pages::edits::discard),
+        )
         .route("/images/upload", post(pages::incoming::upload).layer(DefaultBodyLimit::disable()))
         .route("/images/incoming/remove", post(pages::incoming::remove))
         .route("/jobs", get(pages::jobs::show_all))

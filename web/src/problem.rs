@@ -86,7 +86,7 @@ pub(crate) fn status_of(error: &Error) -> StatusCode {
         | Error::UserTaken(_)
         | Error::MacTaken { .. } => StatusCode::CONFLICT,
         Error::Version(VersionError::NoCheck(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Version(_) | Error::Snapshot(_) => StatusCode::CONFLICT,
+        Error::Version(_) | Error::Edit(_) | Error::Snapshot(_) => StatusCode::CONFLICT,
         Error::NotInSnapshots(_) => StatusCode::NOT_FOUND,
         Error::BadSnapshotNote => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Lease(error) if error.is_conflict() => StatusCode::CONFLICT,

@@ -174,6 +174,7 @@ impl Work {
 pub(super) const fn word(step: Step) -> &'static str {
     match step {
         Step::Copy => "copying",
+        Step::Check => "checking its file systems",
         Step::Digest => "computing its digest",
         Step::Sync => "writing to disk",
     }

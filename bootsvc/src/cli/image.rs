@@ -1,15 +1,18 @@
 //! `bootlace image …`
 
 mod build;
+mod edit;
 mod files;
 mod harms;
 pub(super) mod leave;
 pub(super) mod receive;
 mod rings;
+mod shell;
 mod versions;
 
 pub(super) use self::build::build_ordered;
 use self::build::{build, show_recipes};
+pub(super) use self::edit::publish_ordered;
 use self::files::Files;
 use self::harms::{WhichVersion, check, fix, said_of};
 use self::rings::RingCommand;
@@ -52,8 +55,8 @@ pub(super) struct AboutNew {
 pub(super) enum Image {
     /// Import a disk, or a system's files, as the next version of an image
     ///
-    /// FILE is a raw, qcow2, vmdk, vhdx, vhd or vdi disk, or a block device, with a Linux on ext4: the
-    /// whole disk or one of its partitions. Or it is a tar archive of a system's files (packed by gzip, xz or
+    /// FILE is a raw, qcow2, vmdk, vhdx, vhd or vdi disk, or a block device, with a Linux on
+    /// ext4, XFS, btrfs, SquashFS or EROFS: the whole disk, one of its partitions or a logical volume. Or it is a tar archive of a system's files (packed by gzip, xz or
     /// zstd perhaps), a folder with them, or - for an archive on standard input: a disk is made of them.
     /// It is copied; an import that fails leaves nothing behind.
     ///
@@ -153,6 +156,13 @@ pub(super) enum Image {
         #[arg(long)]
         named_only: bool,
     },
+    Edit(edit::Edit),
+    Publish(edit::Publish),
+    Discard(edit::Discard),
+    Shell(shell::OpenShell),
+    /// Start a container in a copy of an image, as bootlace image shell tells on standard input
+    #[command(hide = true)]
+    ShellWorker,
     /// Make a version what machines get at their next boot
     ///
     /// Machines with the image NAME boot the newest version of it that is released; those with NAME/test the newest that is released
@@ -272,7 +282,7 @@ impl Image {
         match self {
             Self::Import { file, name, size, about: AboutNew { note, state }, fix } => {
                 // As root, who may read it, and sees whether a program writes to it.
-                let (source, files) = files::open(&file)?;
+                let (source, files) = files::open(&file, &paths.unshared())?;
                 let fix = fix.then(FixChoice::default);
                 let request = ImportRequest { source, disk_bytes: size, name, note, state, fix };
                 // The boot server is to see who has called, and not who this process becomes.
@@ -303,6 +313,11 @@ impl Image {
                 rings::begin(paths, &version, &room, &without)
             }
             Self::Ring { what } => what.run(paths),
+            Self::Edit(edit) => edit.run(paths),
+            Self::Publish(publish) => publish.run(paths),
+            Self::Discard(discard) => discard.run(paths),
+            Self::Shell(shell) => shell.run(paths),
+            Self::ShellWorker => std::process::exit(crate::shell::work()),
             Self::Test { version } => set(paths, &version, VersionState::Test),
             Self::Draft { version } => set(paths, &version, VersionState::Draft),
             Self::Note { version, note } => set_note(paths, &version, &note),
@@ -379,8 +394,12 @@ fn say_next(paths: &Paths, image: &ImageName, state: VersionState) {
         VersionState::Released => format!(
             "Next: bootlace machine set NAME --mac MAC --image {image}, or adopt a machine on the web page."
         ),
+        VersionState::Test => format!(
+            "Machines that follow {image}/test get it: bootlace image ls shows what machines get, and bootlace image release makes it \
+             what all get."
+        ),
         state => format!(
-            "It is for nobody else yet ({state}): bootlace image ls shows what machines get, and bootlace image release makes it \
+            "It is for nobody yet ({state}): bootlace image ls shows what machines get, and bootlace image release makes it \
              what they get."
         ),
     };
@@ -394,7 +413,6 @@ pub(super) fn import_now(
     request: &ImportRequest,
     work: &mut Work,
 ) -> anyhow::Result<String> {
-    let has_note = request.note.is_some();
     if server.is_none() {
         // Whoever opens the state tells the store which numbers were given out, if that was lost with the versions.
         drop(Site::enter(paths, None)?);
@@ -405,37 +423,81 @@ pub(super) fn import_now(
     let imported = store.import(request, &stop, &mut |progress: Progress| {
         work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
     });
+    let about = Asked {
+        source: request.source.path(),
+        note: request.note.as_deref(),
+        state: request.state,
+        fixes: request.fix.is_some(),
+        published_from: None,
+    };
+    after_import(paths, server, &store, &about, imported, work)
+}
+
+/// What was asked for of a version that was made.
+struct Asked<'a> {
+    source: &'a Path,
+    note: Option<&'a str>,
+    state: VersionState,
+    fixes: bool,
+    /// The machine on which it was made.
+    published_from: Option<&'a MachineName>,
+}
+
+/// Has machines get a version that was made, and tells of it.
+fn after_import(
+    paths: &Paths,
+    server: Option<UnixStream>,
+    store: &Store,
+    asked: &Asked<'_>,
+    imported: Result<Import, ImportError>,
+    work: &mut Work,
+) -> anyhow::Result<String> {
+    let &Asked { source, note, state: wanted, fixes, published_from } = asked;
+    let new = |image: &ImageName, version| NewVersion {
+        image: image.clone(),
+        version,
+        published_from: published_from.cloned(),
+    };
     let Import { version, put_back, passed_over, warnings, left_out, is_signed, harms, laid_over } =
         match imported {
             Ok(import) => import,
             Err(error) => {
                 if let ImportError::SameAsNewest { image, version } = &error {
                     // The command that imported it may have been ended before it was recorded.
-                    record(paths, server, image, *version)?;
-                    let note = if has_note { ". Its note is what it was" } else { "" };
+                    record(paths, server, &new(image, *version))?;
+                    let note = if note.is_some() { ". Its note is what it was" } else { "" };
                     let state = store.states()?.get(&(image.clone(), *version)).copied();
-                    let fix = match &request.fix {
-                        Some(_) => {
+                    let fix = match fixes {
+                        true => {
                             format!(". To lay files over it: bootlace image fix {image}/v{version}")
                         }
-                        None => String::new(),
+                        false => String::new(),
                     };
                     let told = format!(
                         "nothing to do: {error}{note}{}{fix}",
-                        said_of_state(image, *version, state, request.state)
+                        said_of_state(image, *version, state, wanted)
                     );
                     work.say(&told);
                     return Ok(told);
                 }
-                let source = request.source.path().display();
-                return Err(error).with_context(|| format!("{source} was not imported"));
+                let source = source.display();
+                return Err(error).with_context(|| match published_from {
+                    Some(_) => format!("{source} was not published"),
+                    None => format!("{source} was not imported"),
+                });
             }
         };
     work.show("building its initrd", 0, 1);
-    let recorded = record(paths, server, &version.image, version.version)?;
-    let told = said_of_import(&version, &put_back);
+    let recorded = record(paths, server, &new(&version.image, version.version))?;
+    let told = match published_from {
+        Some(machine) => format!(
+            "{}: version {} made of what {machine} has changed: kernel {}",
+            version.image, version.version, version.kernel_version
+        ),
+        None => said_of_import(&version, &put_back),
+    };
     work.say(&told);
-    if has_note && !put_back.is_empty() {
+    if note.is_some() && !put_back.is_empty() {
         work.say("Its note is what it was.");
     }
     for warning in &warnings {
@@ -456,6 +518,11 @@ pub(super) fn import_now(
     }
     if let Some(why) = recorded.initrd_error {
         bail!("the image was imported, but its initrd could not be built: {why}");
+    }
+    if let Some(machine) = published_from.filter(|_| recorded.goes_on) {
+        work.say(format!(
+            "warning: {machine} has started again on what was published, and goes on changing it: what it writes now is not in this version"
+        ));
     }
     let size = recorded.initrd_bytes.unwrap_or_default();
     work.say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
@@ -503,14 +570,9 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
 
 /// Tells the boot server of a version that is in the store, or records it here if none runs. The one that ran when the
 /// import began may have ended since, or been restarted.
-fn record(
-    paths: &Paths,
-    server: Option<UnixStream>,
-    image: &ImageName,
-    version: u32,
-) -> anyhow::Result<Recorded> {
-    let new = NewVersion { image: image.clone(), version };
-    let tell = |server| Site::enter(paths, server)?.work::<Recorded>(IMAGES, &new);
+fn record(paths: &Paths, server: Option<UnixStream>, new: &NewVersion) -> anyhow::Result<Recorded> {
+    let NewVersion { image, version, .. } = new;
+    let tell = |server| Site::enter(paths, server)?.work::<Recorded>(IMAGES, new);
     let told = match server {
         // What is recorded twice is recorded once.
         Some(server) => tell(Some(server)).or_else(|error| match error.is::<Refused>() {
@@ -677,14 +739,18 @@ mod tests {
     fn a_version_is_recorded_by_the_server_that_runs_or_without_it() {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::under(folder.path());
-        let debian: ImageName = "debian".parse().unwrap();
+        let debian = |version| NewVersion {
+            image: "debian".parse().unwrap(),
+            version,
+            published_from: None,
+        };
         let server = Server::start(&paths);
         make(&paths, 1);
         assert_eq!(versions(&paths), (true, 0), "nobody has told");
-        let recorded = record(&paths, connect(&paths).unwrap(), &debian, 1).unwrap();
+        let recorded = record(&paths, connect(&paths).unwrap(), &debian(1)).unwrap();
         assert!(recorded.initrd_error.unwrap().contains("bootlace-init"));
         assert_eq!(versions(&paths), (true, 1));
-        let missing = record(&paths, None, &debian, 9).unwrap_err();
+        let missing = record(&paths, None, &debian(9)).unwrap_err();
         let text = format!("{missing:#}");
         assert!(text.contains("debian/v9") && text.contains("import it once more"), "{text}");
 
@@ -692,7 +758,7 @@ mod tests {
         let stream = connect(&paths).unwrap();
         drop(server);
         make(&paths, 2);
-        record(&paths, stream, &debian, 2).unwrap();
+        record(&paths, stream, &debian(2)).unwrap();
         assert_eq!(versions(&paths), (false, 2));
         // Or it is another one by then.
         let server = Server::start(&paths);
@@ -700,7 +766,7 @@ mod tests {
         drop(server);
         let _server = Server::start(&paths);
         make(&paths, 3);
-        record(&paths, stream, &debian, 3).unwrap();
+        record(&paths, stream, &debian(3)).unwrap();
         assert_eq!(versions(&paths), (true, 3));
     }
 }

@@ -1,11 +1,13 @@
 //! `bootlace job …`
 
 use super::as_job::{Work, do_order};
-use super::image::{build_ordered, import_now, request};
+use super::image::{build_ordered, import_now, publish_ordered, request};
+use super::output::note;
 use super::{number, say, table};
 use crate::paths::Paths;
 use crate::privileges::{become_command, give_up_capabilities};
 use crate::site::{Site, connect};
+use anyhow::bail;
 use clap::Subcommand;
 use hyper::Method;
 use jiff::Timestamp;
@@ -14,6 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use service::incoming::Incoming;
 use service::jobs::{ImportOrder, JobKind, JobState, Order};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(super) enum Job {
@@ -65,6 +69,9 @@ struct Printed {
 
 /// What is slower are no bytes, but packages.
 const RATE_MIN: u64 = 1000;
+
+/// How often it is looked how far a job is.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 
 #[derive(Deserialize)]
 struct Progress {
@@ -132,6 +139,7 @@ fn run(paths: &Paths, number: u64) -> anyhow::Result<()> {
     do_order(paths, number, |order, work| match order {
         Order::Import(order) => import_ordered(paths, order, work),
         Order::Build(order) => build_ordered(paths, order, work),
+        Order::Publish(order) => publish_ordered(paths, order, work),
     })
 }
 
@@ -185,6 +193,42 @@ fn show(site: &Site, number: u64, json: bool) -> anyhow::Result<()> {
         say(format!("\n{}", job.log.trim_end()));
     }
     Ok(())
+}
+
+/// Shows how far a job is that the boot server does, until it ends. Who is not patient leaves it running.
+pub(super) fn follow(site: &Site, number: u64) -> anyhow::Result<()> {
+    let url = format!("/api/v1/jobs/{number}");
+    let is_terminal = io::stderr().is_terminal();
+    if is_terminal {
+        note(format!(
+            "job {number} begins; Ctrl-C leaves it running, bootlace job cancel {number} stops it"
+        ));
+    }
+    let mut n_shown = 0;
+    loop {
+        let job: Printed = site.get(&url)?;
+        if is_terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+        // Its last line may not be whole yet.
+        let whole = job.log.rfind('\n').map_or(0, |end| end + 1);
+        if let Some(new) = job.log.get(n_shown..whole) {
+            new.lines().for_each(say);
+            n_shown = whole.max(n_shown);
+        }
+        match job.state {
+            JobState::Done => return Ok(()),
+            state if state.has_ended() => {
+                let told = job.told.clone().unwrap_or_else(|| state.word().to_owned());
+                bail!("{told} (job {number}, {})", state.word());
+            }
+            _ => {}
+        }
+        if is_terminal && let Some(progress) = &job.progress {
+            let _ = write!(io::stderr(), "{}", progress.in_words());
+        }
+        std::thread::sleep(FOLLOW_INTERVAL);
+    }
 }
 
 fn date(unix_ms: i64) -> String {

@@ -11,6 +11,7 @@ mod boot;
 mod boot_file;
 mod disk_meant;
 mod disk_owner;
+mod edit;
 mod export;
 mod finding;
 mod grub;
@@ -44,6 +45,7 @@ pub use boot::{ASK_AGAIN, Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use disk_meant::{DiskFound, DiskMeant};
 pub use disk_owner::DiskOwner;
+pub use edit::Edit;
 pub use export::{
     Admit, Descriptors, DiskReport, Exchange, ExportCounters, ExportOrder, ExportSpec,
     ExportStatus, HostCount, KeptDisk, NbdRefusals, Space, Stall, StallVerb, StorageHealth,

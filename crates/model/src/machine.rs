@@ -2,9 +2,10 @@
 
 use crate::as_text::as_text;
 use crate::{
-    BootChoice, ImageChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins, RoomName,
-    Seat, Settings, Tag, WriteMode,
+    BootChoice, Edit, ImageChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins,
+    RoomName, Seat, Settings, Tag, WriteMode,
 };
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
@@ -96,6 +97,9 @@ pub struct Machine {
     /// What it starts the next time, once, whatever its menu says.
     #[serde(default)]
     pub next_boot: Option<BootChoice>,
+    /// The image that is being changed on it, whatever it boots otherwise: see [`as_it_boots`](Self::as_it_boots).
+    #[serde(default)]
+    pub edit: Option<Edit>,
     /// Whose image, root, write mode and menu it has.
     #[serde(default)]
     pub set_by: Origins,
@@ -129,6 +133,20 @@ impl Machine {
                 levels.find_map(|(origin, it)| Some((origin, it.root?, it.root_url.clone())));
             (self.set_by.root, self.root, self.root_url) = found.unwrap_or_default();
         }
+    }
+
+    /// The machine with what it boots now: as long as an image is changed on it just that, from a disk that it keeps.
+    pub fn as_it_boots(&self) -> Cow<'_, Self> {
+        let Some(edit) = &self.edit else { return Cow::Borrowed(self) };
+        let root = if self.root.is_foreign() { RootKind::Nbd } else { self.root };
+        Cow::Owned(Self {
+            image: Some(edit.choice()),
+            root,
+            root_url: None,
+            write_mode: WriteMode::Persistent,
+            menu: Menu::default(),
+            ..self.clone()
+        })
     }
 
     /// What becomes of what it writes. A foreign server knows no write modes: to a root that it gives out for reading nothing
@@ -217,6 +235,23 @@ mod tests {
         machine.inherit(None, &Settings::default());
         assert_eq!(machine.set_by, Origins::default());
         assert_eq!((machine.root, machine.root_url), (RootKind::Nbd, None));
+    }
+
+    #[test]
+    fn as_long_as_an_image_is_changed_on_it_it_boots_that() {
+        let mut machine = lab_07();
+        machine.root = RootKind::Nfs;
+        machine.root_url = "nfs://10.0.0.5/srv".parse().ok();
+        machine.menu = "image, local-disk".parse().unwrap();
+        assert_eq!(*machine.as_it_boots(), machine);
+        let image = "golden".parse().unwrap();
+        machine.edit = Some(Edit { image, version: 3, by: "anna".into(), since_unix: 5 });
+        let boots = machine.as_it_boots();
+        assert_eq!(boots.image, "golden/v3".parse().ok());
+        assert_eq!((boots.root, &boots.root_url), (RootKind::Nbd, &None));
+        assert_eq!((boots.writes(), boots.menu.items().len()), (WriteMode::Persistent, 1));
+        machine.root = RootKind::Aoe;
+        assert_eq!(machine.as_it_boots().root, RootKind::Aoe);
     }
 
     #[test]

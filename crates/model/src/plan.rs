@@ -253,7 +253,7 @@ fn machine_id(mac: Mac) -> String {
 }
 
 /// Decides how the PC with `mac`, which has leased `address`, boots its image, or the `other` one, as boot number `boot`; or why it
-/// can't yet.
+/// can't yet. A machine on which an image is being changed boots that, and no other one.
 ///
 /// # Errors
 /// It has to wait.
@@ -264,11 +264,12 @@ pub fn plan(
     boot: BootId,
     other: Option<&ImageChoice>,
 ) -> Result<Box<BootPlan>, Waiting> {
-    let machine = site.machine_by_mac(mac).ok_or(Waiting::UnknownMachine(mac))?;
+    let machine = site.machine_by_mac(mac).ok_or(Waiting::UnknownMachine(mac))?.as_it_boots();
+    let other = other.filter(|_| machine.edit.is_none());
     let Some(image) = other.or(machine.image.as_ref()) else {
         return Err(Waiting::NoImage(machine.name.clone()));
     };
-    let chosen = other.map_or_else(|| site.chosen_for(machine), |other| site.chosen(other));
+    let chosen = other.map_or_else(|| site.chosen_for(&machine), |other| site.chosen(other));
     let Some(version) = chosen else {
         let name = machine.name.clone();
         return Err(match site.images.iter().any(|version| version.image == image.image) {
@@ -318,12 +319,12 @@ pub fn plan(
         logical_volume: version.logical_volume.clone().filter(|_| !machine.root.is_foreign()),
         ram: is_in_memory.then_some(network.ram),
     };
-    let of_room = site.room_of(machine).into_iter().flat_map(|room| room.kernel_args.words());
+    let of_room = site.room_of(&machine).into_iter().flat_map(|room| room.kernel_args.words());
     let kernel_args = network.kernel_args.words().chain(of_room).chain(machine.kernel_args.words());
     let kernel_args = kernel_args.map(String::from).collect();
     let image = version.clone();
     Ok(Box::new(BootPlan {
-        machine: machine.clone(),
+        machine: machine.into_owned(),
         image,
         config,
         kernel_args,
@@ -459,6 +460,7 @@ pub(crate) mod tests {
             tags: Vec::new(),
             menu: Menu::default(),
             next_boot: None,
+            edit: None,
             set_by: Origins::OWN,
         }
     }

@@ -81,6 +81,7 @@ impl Ring {
             choice.image == self.image && !matches!(choice.follows, Follows::Version(_))
         };
         self.end.is_none()
+            && machine.edit.is_none()
             && machine.room.as_ref() == Some(&self.room)
             && machine.image.as_ref().is_some_and(follows)
     }

@@ -1,10 +1,12 @@
 //! What can go wrong, in words for the person who asked.
 
+mod edit;
 mod files;
 mod lease;
 mod room;
 mod version;
 
+pub use edit::EditError;
 pub use files::FilesError;
 pub use lease::LeaseError;
 pub use room::RoomError;
@@ -324,6 +326,9 @@ pub enum Error {
     /// Something can't be done with an image version.
     #[error(transparent)]
     Version(#[from] VersionError),
+    /// An image can't be changed on a machine, or what was changed can't be published.
+    #[error(transparent)]
+    Edit(#[from] EditError),
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes: no secret can be made")]
     NoRandomness,
@@ -571,6 +576,7 @@ impl Error {
                 | Self::Room(_)
                 | Self::Files(_)
                 | Self::Version(_)
+                | Self::Edit(_)
                 | Self::Lease(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }

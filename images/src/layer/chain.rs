@@ -57,6 +57,15 @@ impl Current {
     }
 }
 
+/// What became of a place of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something was written.
+    Written,
+    /// It was emptied.
+    Empty,
+}
+
 /// Where bytes come from.
 #[derive(Clone, Copy)]
 enum From {
@@ -194,6 +203,17 @@ impl Chain {
             From::Part(_) => Ok(Extent { length, is_hole: false }),
             From::Zero => Ok(Extent { length, is_hole: true }),
         }
+    }
+
+    /// What was written over the parent.
+    pub(super) fn change_at(&self, offset: u64, length: u64) -> (Option<Change>, u64) {
+        let (from, length) = self.run(offset, offset + length, 0);
+        let change = match from {
+            From::Parent => None,
+            From::Part(_) => Some(Change::Written),
+            From::Zero => Some(Change::Empty),
+        };
+        (change, length)
     }
 
     pub(super) fn hole_at(&self, offset: u64, length: u64) -> io::Result<u64> {

@@ -20,6 +20,7 @@ mod tree;
 mod write;
 
 pub use about::{About, Expected, ForBoot, LayerMode};
+pub use chain::Change;
 pub use error::{LayerError, OtherCopy, OtherOwner, OwnerUnknown};
 pub use header::{BadHeader, Header};
 pub use last_use::LastUse;

@@ -4,6 +4,7 @@
 //! are beside its disk; the disk's changes, in records of Ceph's "rbd diff v1", in the order of their places; and the BLAKE3 of all of that.
 //! Nothing of it is believed: the disk that comes out must have the digest by which its version is known.
 
+mod changes;
 mod error;
 mod header;
 mod parse;
@@ -11,6 +12,7 @@ mod receive;
 mod send;
 mod sink;
 
+pub use changes::write_changes;
 pub use error::StreamError;
 pub use receive::{ReceiveRequest, Received, about_stream, check_stream};
 pub use send::{SendRequest, Sent};

@@ -94,61 +94,7 @@ impl<R: Read> Parsed<R> {
     /// The records, and the end of the stream.
     pub(super) fn records(&mut self, records: &mut impl Records) -> Result<(), StreamError> {
         let size_bytes = self.header.description.version.size_bytes;
-        let mut line = [0; DIFF.len()];
-        self.input.exact(&mut line)?;
-        if line != DIFF {
-            return Err(malformed("its records are no rbd diff v1"));
-        }
-        let mut has_size = false;
-        let mut position = self.header.at_bytes;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let [tag] = self.input.array()?;
-            match tag {
-                b'f' | b't' if !has_size => {
-                    let length = u32::from_le_bytes(self.input.array()?);
-                    if length > SNAPSHOT_BYTES_MAX {
-                        return Err(malformed(&format!("a snapshot's name has {length} bytes")));
-                    }
-                    self.input.exact(&mut buffer[..length as usize])?;
-                }
-                b's' if !has_size => {
-                    let size = u64::from_le_bytes(self.input.array()?);
-                    if size != size_bytes {
-                        return Err(malformed(&format!("its records are of {size} bytes")));
-                    }
-                    has_size = true;
-                }
-                b'w' | b'z' if has_size => {
-                    let offset = u64::from_le_bytes(self.input.array()?);
-                    let length = u64::from_le_bytes(self.input.array()?);
-                    let end = offset.checked_add(length).filter(|&end| end <= size_bytes);
-                    let (true, false, Some(end)) = (offset >= position, length == 0, end) else {
-                        return Err(malformed(&format!(
-                            "a record of {length} bytes at {offset} is not in its place"
-                        )));
-                    };
-                    records.keep(offset)?;
-                    if tag == b'z' {
-                        records.zero(length)?;
-                    } else {
-                        let mut left = length;
-                        while left > 0 {
-                            let part = &mut buffer[..left.min(64 << 10) as usize];
-                            self.input.exact(part)?;
-                            records.data(part)?;
-                            left -= part.len() as u64;
-                        }
-                    }
-                    position = end;
-                }
-                b'e' if has_size => break,
-                other => {
-                    let told = format!("a record begins with {:?}", char::from(other));
-                    return Err(malformed(&told));
-                }
-            }
-        }
+        read_records(&mut self.input, (self.header.at_bytes, size_bytes), records)?;
         let expected = self.input.hasher.finalize();
         let found: [u8; 32] = self.input.array()?;
         // In the same time, whatever it is.
@@ -160,6 +106,84 @@ impl<R: Read> Parsed<R> {
             _ => Err(malformed("something follows its end")),
         }
     }
+}
+
+/// The records of what is changed of a disk of this size, and nothing else.
+pub(super) fn read_changes(
+    input: impl Read,
+    size_bytes: u64,
+    records: &mut impl Records,
+) -> Result<(), StreamError> {
+    let mut input = Hashing { input, hasher: blake3::Hasher::new() };
+    read_records(&mut input, (0, size_bytes), records)?;
+    match input.read(&mut [0]).map_err(StreamError::Read)? {
+        0 => records.keep(size_bytes),
+        _ => Err(malformed("something follows its end")),
+    }
+}
+
+/// The records from a place of a disk of this size on, up to the one that ends them.
+fn read_records<R: Read>(
+    input: &mut Hashing<R>,
+    (at_bytes, size_bytes): (u64, u64),
+    records: &mut impl Records,
+) -> Result<(), StreamError> {
+    let mut line = [0; DIFF.len()];
+    input.exact(&mut line)?;
+    if line != DIFF {
+        return Err(malformed("its records are no rbd diff v1"));
+    }
+    let mut has_size = false;
+    let mut position = at_bytes;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let [tag] = input.array()?;
+        match tag {
+            b'f' | b't' if !has_size => {
+                let length = u32::from_le_bytes(input.array()?);
+                if length > SNAPSHOT_BYTES_MAX {
+                    return Err(malformed(&format!("a snapshot's name has {length} bytes")));
+                }
+                input.exact(&mut buffer[..length as usize])?;
+            }
+            b's' if !has_size => {
+                let size = u64::from_le_bytes(input.array()?);
+                if size != size_bytes {
+                    return Err(malformed(&format!("its records are of {size} bytes")));
+                }
+                has_size = true;
+            }
+            b'w' | b'z' if has_size => {
+                let offset = u64::from_le_bytes(input.array()?);
+                let length = u64::from_le_bytes(input.array()?);
+                let end = offset.checked_add(length).filter(|&end| end <= size_bytes);
+                let (true, false, Some(end)) = (offset >= position, length == 0, end) else {
+                    return Err(malformed(&format!(
+                        "a record of {length} bytes at {offset} is not in its place"
+                    )));
+                };
+                records.keep(offset)?;
+                if tag == b'z' {
+                    records.zero(length)?;
+                } else {
+                    let mut left = length;
+                    while left > 0 {
+                        let part = &mut buffer[..left.min(64 << 10) as usize];
+                        input.exact(part)?;
+                        records.data(part)?;
+                        left -= part.len() as u64;
+                    }
+                }
+                position = end;
+            }
+            b'e' if has_size => break,
+            other => {
+                let told = format!("a record begins with {:?}", char::from(other));
+                return Err(malformed(&told));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn malformed(why: &str) -> StreamError {

@@ -15,6 +15,7 @@ mod commands;
 mod crowds;
 mod dhcp;
 mod docs;
+mod edits;
 mod failures;
 mod file_systems;
 mod files;

@@ -51,11 +51,29 @@ pub(crate) enum Done {
     SnapshotRemoved,
     RollbackAsked,
     RollbackWithdrawn,
+    EditBegun,
+    PublishOrdered,
+    EditDiscarded,
 }
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 48] = [
+    const TABLE: [(Self, &str, &str); 51] = [
+        (
+            Self::EditBegun,
+            "edit",
+            "From its next boot on the machine boots that image, and keeps what is changed.",
+        ),
+        (
+            Self::PublishOrdered,
+            "publish",
+            "The boot server makes a version of it; this page may be closed meanwhile.",
+        ),
+        (
+            Self::EditDiscarded,
+            "discarded",
+            "What was changed is thrown away. The machine boots what it has booted before.",
+        ),
         (Self::SnapshotMade, "snapshot", "The snapshot is made."),
         (
             Self::NothingWritten,

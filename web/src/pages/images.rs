@@ -7,7 +7,7 @@ use askama::Template;
 use axum::extract::Query;
 use axum::http::StatusCode;
 use model::{ImageChoice, MachineName, RingEnd, RoomName, VersionState};
-use service::{InitrdState, RingView, Viewer};
+use service::{EditView, InitrdState, RingView, Viewer};
 
 /// While an initrd is built, or an image imported.
 const REFRESH_SECONDS: u32 = 3;
@@ -58,6 +58,8 @@ struct Image {
     behind: Vec<String>,
     /// What a room tries, or has tried last.
     ring: Option<ShownRing>,
+    /// Where it is being changed.
+    edits: Vec<EditView>,
     versions: Vec<Version>,
 }
 
@@ -117,6 +119,7 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
     let site = service.site();
     let machines = service.machines().await;
     let rings = service.rings().await.map_err(|error| Failure::new(&service, &error))?;
+    let edits = service.edits().await;
     let mut images: Vec<Image> = Vec::new();
     let mut is_building = false;
     for version in site.images.iter().rev() {
@@ -190,6 +193,11 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
                     .iter()
                     .find(|view| view.ring.image == version.image)
                     .map(ShownRing::new),
+                edits: edits
+                    .iter()
+                    .filter(|view| view.edit.image == version.image)
+                    .cloned()
+                    .collect(),
                 versions: vec![drawn],
             }),
         }

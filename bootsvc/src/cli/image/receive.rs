@@ -3,7 +3,7 @@
 use super::super::as_job::{Work, as_job, caller};
 use super::super::output::{advise, note};
 use super::{new_state, record};
-use crate::boot_socket::Recorded;
+use crate::boot_socket::{NewVersion, Recorded};
 use crate::paths::Paths;
 use crate::privileges::{become_command, is_owner};
 use crate::site::{Site, connect};
@@ -98,7 +98,7 @@ fn of(about: &StreamAbout) -> String {
 fn receive_now(
     paths: &Paths,
     server: Option<UnixStream>,
-    input: impl Read,
+    mut input: impl Read,
     request: &ReceiveRequest,
     work: &mut Work,
 ) -> anyhow::Result<String> {
@@ -110,14 +110,14 @@ fn receive_now(
     let stop = work.stop.clone();
     let mut about = None;
     let received = store.receive(
-        input,
+        &mut input,
         request,
         &stop,
         &mut |it| about = Some(it.clone()),
         &mut |it: Progress| {
             let word = match it.step {
                 Step::Copy => "receiving",
-                Step::Digest => "reading what is here",
+                Step::Check | Step::Digest => "reading what is here",
                 Step::Sync => "writing to disk",
             };
             work.show(word, it.done_bytes, it.total_bytes);
@@ -134,15 +134,19 @@ fn receive_now(
             return Err(error).context("nothing was received");
         }
     };
+    if matches!(received, Received::Known(_)) {
+        // Who writes into our pipe is not to be cut off: he would take it for a failure.
+        let _ = io::copy(&mut input, &mut io::sink());
+    }
     let (version, told) = told(&received);
     if matches!(received, Received::Known(_)) {
         // Who received it may have been ended before it was recorded.
-        record(paths, server, &version.image, version.version)?;
+        record(paths, server, &NewVersion::of(version))?;
         work.say(&told);
         return Ok(told);
     }
     work.show("building its initrd", 0, 1);
-    let recorded = record(paths, server, &version.image, version.version)?;
+    let recorded = record(paths, server, &NewVersion::of(version))?;
     work.say(&told);
     match recorded {
         Recorded { initrd_error: Some(why), .. } => {

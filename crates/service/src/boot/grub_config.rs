@@ -148,6 +148,7 @@ impl Service {
             self.note_what_starts(mac, OWN_DISK).await;
             return Ok((Plan::LeaveStranger(why), None));
         };
+        let machine = &*machine.as_it_boots();
         let choice = match ask {
             LoaderAsk::Chosen(choice) => {
                 if !machine.menu.offers(choice) {

@@ -61,6 +61,7 @@ impl Service {
                 && !self.heartbeats().was_heard(boot)
         });
         let Some(machine) = view.site.machine_by_mac(mac) else { return Ok(None) };
+        let machine = &*machine.as_it_boots();
         let why = match link {
             Link::Neighbour(other) if other != mac => Some(format!(
                 "{other} asks for its secret from its address {address}: that is not the NIC that boots"
@@ -98,7 +99,7 @@ impl Service {
             rescue: rescue.map(|password| password.hash(&token)),
             ssh: match is_exchanged {
                 true => None,
-                false => Some(self.ssh_host_key(machine, &open.boot).await?),
+                false => self.ssh_host_key(machine, &open.boot).await?,
             },
             // Whether there are any is told inside of TLS, too.
             has_files: !is_exchanged && self.has_files(machine, &open.boot).await?,
@@ -143,7 +144,7 @@ impl Service {
                     token: mix,
                     reboot_seconds: self.options().reboot_after_failure_seconds,
                     rescue: None,
-                    ssh: Some(self.ssh_host_key(machine, boot).await?),
+                    ssh: self.ssh_host_key(machine, boot).await?,
                     has_files: self.has_files(machine, boot).await?,
                 };
                 Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
@@ -182,7 +183,8 @@ impl Service {
             let open = view.boot(mac, boot).filter(|known| !known.proof.is_given);
             let Some(open) = open else { return Ok(None) };
             let (former, token) = (open.proof.token, new_token()?);
-            let machine = view.site.machine_by_mac(mac);
+            let machine = view.site.machine_by_mac(mac).map(Machine::as_it_boots);
+            let machine = machine.as_deref();
             let root = open.boot.root.filter(|root| !root.is_foreign());
             let image = open.boot.image.as_ref();
             let mut mix = None;
@@ -216,8 +218,15 @@ impl Service {
         self.found(FindingKind::WordsRefused, &self.subject_of(mac), cause);
     }
 
-    /// The machine's own key, which is made when it is wanted first.
-    async fn ssh_host_key(&self, machine: &Machine, boot: &Boot) -> Result<SshHostKey, Error> {
+    /// The machine's own key, which is made when it is wanted first. None comes to where an image is changed: all would have it.
+    async fn ssh_host_key(
+        &self,
+        machine: &Machine,
+        boot: &Boot,
+    ) -> Result<Option<SshHostKey>, Error> {
+        if machine.edit.is_some() {
+            return Ok(None);
+        }
         let name = machine.name.clone();
         let known = self.database().read(move |tables| tables.ssh_host_key(&name));
         let (private, public) = match known.await? {
@@ -228,7 +237,7 @@ impl Service {
             WriteMode::Persistent => Replaces::Shared(self.image_key(boot).await),
             _ => Replaces::All,
         };
-        Ok(SshHostKey { private, public, replaces })
+        Ok(Some(SshHostKey { private, public, replaces }))
     }
 
     async fn new_ssh_host_key(&self, name: &MachineName) -> Result<(String, String), Error> {

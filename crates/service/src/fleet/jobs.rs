@@ -39,6 +39,7 @@ impl Viewer {
             Some(
                 JobKind::ImageImport
                 | JobKind::ImageBuild
+                | JobKind::ImagePublish
                 | JobKind::ImageVerify
                 | JobKind::ImageExport
                 | JobKind::ImageSend
@@ -108,7 +109,9 @@ impl Service {
         let (now, images) = (self.now(), self.options().images.clone());
         let settled = self.with_jobs(move |jobs| {
             let settled = jobs.settle(now);
-            let makes = |kind| matches!(kind, JobKind::ImageImport | JobKind::ImageReceive);
+            let makes = |kind| {
+                matches!(kind, JobKind::ImageImport | JobKind::ImagePublish | JobKind::ImageReceive)
+            };
             if settled.iter().any(|job| job.kind.is_some_and(makes)) {
                 // Which removes what nobody works on any more.
                 let _ = Store::open(&images);

@@ -191,5 +191,6 @@ impl Service {
 
 /// Whether the machine is to start with the disk that it has kept.
 fn keeps_disk(machine: &Machine) -> bool {
+    let machine = machine.as_it_boots();
     machine.write_mode == WriteMode::Persistent && !machine.root.is_foreign() && !machine.reset_disk
 }

@@ -212,7 +212,7 @@ impl Service {
                     n_refused: boot.as_ref().map_or(0, |boot| self.refused().of(boot.id)),
                     boot,
                     next_version: next,
-                    writes: machine.writes(),
+                    writes: machine.as_it_boots().writes(),
                     start_trouble: self.start_trouble(machine, next),
                     ram_used_percent,
                     export: export.cloned(),
@@ -269,8 +269,9 @@ fn next_version(
     export: Option<&ExportStatus>,
     disk: Option<&KeptDisk>,
 ) -> Option<u32> {
-    let kept = kept(machine, export, disk).filter(|_| machine.image.is_some());
-    kept.or_else(|| site.chosen_for(machine).map(|version| version.version))
+    let machine = machine.as_it_boots();
+    let kept = kept(&machine, export, disk).filter(|_| machine.image.is_some());
+    kept.or_else(|| site.chosen_for(&machine).map(|version| version.version))
 }
 
 /// The version that a machine stays on because it keeps its disk.

@@ -269,6 +269,7 @@ fn apply(
             tags: Vec::new(),
             menu: Menu::default(),
             next_boot: None,
+            edit: None,
             set_by: Origins::default(),
         },
     };
@@ -358,7 +359,7 @@ pub(super) fn check_image(
 }
 
 /// An image that a machine shall boot must be for what it is, as far as its firmware has told.
-fn check_architecture(
+pub(super) fn check_architecture(
     tables: &Transaction<'_>,
     machine: &Machine,
     image: Option<&ImageChoice>,

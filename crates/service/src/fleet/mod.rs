@@ -4,6 +4,7 @@ mod alerts;
 mod building;
 mod discovered;
 mod disk_deletions;
+mod edits;
 mod exports;
 mod findings;
 mod hardware;
@@ -36,6 +37,7 @@ mod viewer;
 
 pub use building::NewBuild;
 pub use discovered::Discovered;
+pub use edits::{EditView, NewEdit, Publication, snapshot_changes};
 pub use harms::{LaidFile, LaidOver, NotChecked, VersionHarms};
 pub use images::{DamagedVersion, image_modules};
 pub use incoming::{NewImport, Receiving};

@@ -142,7 +142,7 @@ impl Service {
     }
 
     /// Whether machines can start with a version, as far as that is known.
-    fn check_boots(&self, version: &ImageVersion) -> Result<(), Error> {
+    pub(super) fn check_boots(&self, version: &ImageVersion) -> Result<(), Error> {
         let (image, number) = (&version.image, version.version);
         let damage = self.version_trouble(image, number).filter(|damage| !damage.starts);
         let why = damage.map(|damage| damage.why).or(match self.initrd_state(image, number) {
@@ -404,6 +404,12 @@ fn needed_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
     let next = site.machines.iter().filter(boots_it).map(|machine| machine.name.clone());
     let next: Vec<MachineName> = next.collect();
     by.extend(told(&next, "boots it next", "boot it next"));
+    let changes_it = |machine: &&Machine| {
+        machine.edit.as_ref().is_some_and(|edit| (&edit.image, edit.version) == (image, number))
+    };
+    let edited = site.machines.iter().filter(changes_it).map(|machine| machine.name.clone());
+    let edited: Vec<MachineName> = edited.collect();
+    by.extend(told(&edited, "changes it", "change it"));
     by
 }
 

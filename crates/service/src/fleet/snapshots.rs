@@ -21,7 +21,7 @@ impl Service {
         }
     }
 
-    fn check_machine(&self, name: &MachineName) -> Result<(), Error> {
+    pub(super) fn check_machine(&self, name: &MachineName) -> Result<(), Error> {
         match self.site().machine(name) {
             Some(_) => Ok(()),
             None => Err(Error::NoMachine(name.clone())),

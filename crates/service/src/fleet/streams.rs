@@ -220,7 +220,7 @@ impl SendingStream {
 const fn word(step: Step) -> &'static str {
     match step {
         Step::Copy => "receiving",
-        Step::Digest => "reading what is here",
+        Step::Check | Step::Digest => "reading what is here",
         Step::Sync => "writing to disk",
     }
 }

@@ -48,16 +48,17 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
         of_nics.map(move |hardware| (machine, hardware))
     });
     for (machine, hardware) in hardware.filter(|(_, hardware)| hardware.is_trusted()) {
+        let machine = machine.as_it_boots();
         let Some(image) = &machine.image else { continue };
         let key = hardware.key();
         let mut kept = None;
-        if keeps_disk(machine) {
-            kept = booted_version(view, machine);
+        if keeps_disk(&machine) {
+            kept = booted_version(view, &machine);
             if kept.is_none() {
                 undecided.push((image.image.clone(), key.clone()));
             }
         }
-        for version in kept.into_iter().chain(site.chosen_for(machine)) {
+        for version in kept.into_iter().chain(site.chosen_for(&machine)) {
             let recipe = Recipe::fitted(version, &key);
             if !wanted.iter().any(|other| other.recipe == recipe) {
                 let names: Vec<&str> = hardware.fitting().collect();
@@ -74,6 +75,7 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
 
 /// Whether the machine's next boot stands on the same disk as its last one.
 fn keeps_disk(machine: &Machine) -> bool {
+    let machine = machine.as_it_boots();
     machine.write_mode == WriteMode::Persistent && !machine.reset_disk
 }
 

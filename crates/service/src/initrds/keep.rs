@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::store::{Database, View};
 use images::Store;
-use model::{BootChoice, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site};
+use model::{BootChoice, Edit, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -228,7 +228,9 @@ fn wanted_versions(site: &Site) -> BTreeSet<(&ImageName, u32)> {
     };
     for machine in &site.machines {
         let once = machine.next_boot.as_ref().and_then(BootChoice::other_image).cloned();
-        let choices = machine.image.iter().cloned().chain(once).chain(offered(&machine.menu));
+        let edited = machine.edit.as_ref().map(Edit::choice);
+        let choices =
+            machine.image.iter().cloned().chain(edited).chain(once).chain(offered(&machine.menu));
         let versions = choices.filter_map(|choice| site.chosen(&choice));
         let versions = versions.chain(site.chosen_for(machine));
         wanted.extend(versions.map(|version| (&version.image, version.version)));

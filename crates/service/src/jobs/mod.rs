@@ -11,7 +11,7 @@ pub use worker::{NewJob, Worker};
 use crate::clock::Now;
 use crate::plain_file::open_plain;
 use files::{About, End, Progress, read_json, read_text};
-use model::{ImageName, VersionState};
+use model::{ImageName, MachineName, VersionState};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -62,6 +62,8 @@ pub enum JobKind {
     ImageImport,
     /// A system is made of packages, and becomes an image version.
     ImageBuild,
+    /// What a machine has changed of an image becomes a version.
+    ImagePublish,
     /// Image versions are read as a whole.
     ImageVerify,
     /// An image version is written to a file of another format.
@@ -80,6 +82,7 @@ impl JobKind {
         match self {
             Self::ImageImport => "import",
             Self::ImageBuild => "build",
+            Self::ImagePublish => "publish",
             Self::ImageVerify => "verify",
             Self::ImageExport => "export",
             Self::ImageSend => "send",
@@ -232,6 +235,25 @@ pub struct BuildOrder {
     pub state: VersionState,
 }
 
+/// What a machine has changed of an image, and that becomes a version.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PublishOrder {
+    /// The machine.
+    pub machine: MachineName,
+    /// The image of which it becomes a version.
+    pub image: ImageName,
+    /// The version that was changed.
+    pub changes_of: u32,
+    /// The snapshot of its disk.
+    pub snapshot: u32,
+    /// What people want to remember about the version.
+    pub note: Option<String>,
+    /// For whom the version is.
+    pub state: VersionState,
+    /// Whether files are laid over the version against what hurts in it.
+    pub fixes: bool,
+}
+
 /// What the boot server has done by a process of its own.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
@@ -240,6 +262,8 @@ pub enum Order {
     Import(ImportOrder),
     /// A system is made of packages, and becomes one.
     Build(BuildOrder),
+    /// What a machine has changed becomes one.
+    Publish(PublishOrder),
 }
 
 impl Order {
@@ -247,6 +271,7 @@ impl Order {
         match self {
             Self::Import(_) => JobKind::ImageImport,
             Self::Build(_) => JobKind::ImageBuild,
+            Self::Publish(_) => JobKind::ImagePublish,
         }
     }
 
@@ -255,6 +280,9 @@ impl Order {
         match self {
             Self::Import(order) => format!("{} from {}", order.image, order.file),
             Self::Build(order) => format!("{} by {}", order.image, order.recipe),
+            Self::Publish(order) => {
+                format!("{} of what {} has changed", order.image, order.machine)
+            }
         }
     }
 }

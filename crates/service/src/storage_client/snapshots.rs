@@ -105,12 +105,31 @@ pub(crate) async fn read(
     number: u32,
     asked: &SnapshotPath,
 ) -> Result<SnapshotDownload, StorageError> {
+    let body = serde_json::to_vec(asked).map_err(StorageError::Answer)?;
+    let path = format!("/v1/disks/{machine}/snapshots/{number}/read");
+    download(socket, Method::POST, &path, body).await
+}
+
+/// What the machine has changed of the version below its disk, up to a snapshot: records of "rbd diff v1".
+pub(crate) async fn changes(
+    socket: &Path,
+    machine: &MachineName,
+    number: u32,
+) -> Result<SnapshotDownload, StorageError> {
+    let path = format!("/v1/disks/{machine}/snapshots/{number}/changes");
+    download(socket, Method::GET, &path, Vec::new()).await
+}
+
+async fn download(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<SnapshotDownload, StorageError> {
     let (mut sender, connection) = connected(socket).await?;
     // It ends with the body that it brings.
     tokio::spawn(connection);
-    let body = serde_json::to_vec(asked).map_err(StorageError::Answer)?;
-    let path = format!("/v1/disks/{machine}/snapshots/{number}/read");
-    let request = request(Method::POST, &path, body);
+    let request = request(method, path, body);
     let response = tokio::time::timeout(LOOK_DEADLINE, sender.send_request(request))
         .await
         .map_err(|_| StorageError::Late(LOOK_DEADLINE.as_secs()))?

@@ -167,6 +167,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         tags: Vec::new(),
         menu: Menu::default(),
         next_boot: None,
+        edit: None,
         set_by: Origins::OWN,
     })
 }

@@ -11,6 +11,7 @@ mod damage;
 mod database;
 mod disk_deletions;
 mod disk_resets;
+mod edits;
 mod expected;
 mod fixed;
 mod hardware;

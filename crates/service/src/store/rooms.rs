@@ -3,8 +3,8 @@
 use super::row::{parse, parse_optional, wrong};
 use super::transaction::{Part, Transaction};
 use model::{
-    BootChoice, ImageChoice, Machine, MachineName, Menu, Origin, Origins, Room, RoomName, RootUrl,
-    Seat, Setting, Settings, Tag,
+    BootChoice, Edit, ImageChoice, Machine, MachineName, Menu, Origin, Origins, Room, RoomName,
+    RootUrl, Seat, Setting, Settings, Tag,
 };
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::HashMap;
@@ -181,7 +181,9 @@ impl Transaction<'_> {
 
 const PLACE: &str = "room, seat, tags, inherits_image, inherits_root, inherits_write_mode, \
     (SELECT menu FROM machine_menu m WHERE m.machine = p.machine), \
-    (SELECT choice FROM next_boot n WHERE n.machine = p.machine) FROM machine_place p";
+    (SELECT choice FROM next_boot n WHERE n.machine = p.machine), \
+    (SELECT json_object('image', image, 'version', version, 'by', by, 'since_unix', since_unix) \
+     FROM machine_edit e WHERE e.machine = p.machine) FROM machine_place p";
 
 /// Those of which a column of it says whether they are inherited.
 const INHERITS: [Setting; 3] = [Setting::Image, Setting::Root, Setting::WriteMode];
@@ -195,6 +197,7 @@ pub(super) struct Place {
     inherited: Vec<Setting>,
     menu: Option<Menu>,
     next_boot: Option<BootChoice>,
+    edit: Option<Edit>,
 }
 
 fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
@@ -205,6 +208,7 @@ fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
             inherited.push(setting);
         }
     }
+    let edit = row.get_ref(first + 8)?.as_str_or_null()?;
     Ok(Place {
         room: parse_optional(row, first)?,
         seat: parse_optional(row, first + 1)?,
@@ -212,6 +216,10 @@ fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
         inherited,
         menu: parse_optional(row, first + 6)?,
         next_boot: parse_optional(row, first + 7)?,
+        edit: edit
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|error| wrong(first + 8, error))?,
     })
 }
 
@@ -233,7 +241,7 @@ impl Inheritance {
         let mut machine = of_row.clone();
         machine.set_by = Origins::OWN;
         place.inherited.into_iter().for_each(|setting| machine.set_by.give_up(setting));
-        machine.next_boot = place.next_boot;
+        (machine.next_boot, machine.edit) = (place.next_boot, place.edit);
         match place.menu {
             Some(menu) => machine.menu = menu,
             None => machine.set_by.give_up(Setting::Menu),

@@ -325,6 +325,14 @@ const ADDITIONS: &str = "
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
         menu    TEXT NOT NULL
     ) STRICT;
+    -- Images that are being changed on machines.
+    CREATE TABLE IF NOT EXISTS machine_edit (
+        machine    TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        image      TEXT NOT NULL,
+        version    INTEGER NOT NULL,
+        by         TEXT NOT NULL,
+        since_unix INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE IF NOT EXISTS next_boot (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
         choice  TEXT NOT NULL

@@ -4,7 +4,7 @@ use super::Layers;
 use super::turns::View;
 use crate::base::Base;
 use crate::block::{Block, Extent, check_range};
-use crate::layer::chain::Chain;
+use crate::layer::chain::{Chain, Change};
 use crate::layer::error::{LayerError, io_error};
 use model::MachineName;
 use std::io;
@@ -51,6 +51,13 @@ impl Layers {
         }
         let chain = Chain { parts: parts.into(), parent: Arc::clone(&base.block) };
         Ok(SnapshotDisk { size_bytes: about.size_bytes, chain, _view: turns.begin_view() })
+    }
+}
+
+impl SnapshotDisk {
+    /// What has become of the disk at `offset` since it was the version, for at most `length` bytes, and for how many; `None`: nothing.
+    pub fn change_at(&self, offset: u64, length: u64) -> (Option<Change>, u64) {
+        self.chain.change_at(offset, length)
     }
 }
 

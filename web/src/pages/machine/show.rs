@@ -12,7 +12,7 @@ use askama::Template;
 use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::{BootChoice, Follows, ImageChoice, MachineName, Origin, Setting, Site};
+use model::{BootChoice, Edit, Follows, ImageChoice, MachineName, Origin, Setting, Site};
 use service::{Error, MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
@@ -122,6 +122,8 @@ struct MachinePage {
     /// What it was asked to do, and what became of that.
     power: Option<String>,
     rescue: Option<Rescue>,
+    /// The image that is changed on it.
+    edit: Option<Edit>,
     /// Why its image can't be booted, unless its state says so already.
     start_trouble: Option<String>,
     /// How many messages in its name were refused, if any.
@@ -262,6 +264,7 @@ pub(super) async fn page(
         },
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
+        edit: view.machine.edit.clone(),
         start_trouble: view
             .start_trouble
             .as_ref()

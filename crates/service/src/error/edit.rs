@@ -1,0 +1,57 @@
+//! What can't be done with an image that is changed on a machine.
+
+use model::{ImageName, MachineName};
+
+/// Why an image can't be changed on a machine, or what was changed can't become a version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// It changes one already.
+    #[error(
+        "{machine} changes {image}/v{version} already, begun by {by}: publish that (bootlace image publish {image}), or throw it \
+         away (bootlace image discard {image})"
+    )]
+    Begun {
+        /// The machine.
+        machine: MachineName,
+        /// What it changes.
+        image: ImageName,
+        /// Which version.
+        version: u32,
+        /// Who has begun it.
+        by: String,
+    },
+    /// It has a disk that would be in the way.
+    #[error(
+        "{0} keeps a disk of its own, which stays what it is: take another machine, or throw that disk away first (bootlace machine \
+         reset {0}, and then let it boot once in another write mode)"
+    )]
+    HasDisk(MachineName),
+    /// It changes nothing.
+    #[error("no image is changed on {0}: bootlace image edit NAME --machine {0} begins that")]
+    None(MachineName),
+    /// It has not shut down.
+    #[error(
+        "{0} still runs, or was just switched off: shut it down (bootlace machine power-off {0}), and try again half a minute later"
+    )]
+    Runs(MachineName),
+    /// It has written nothing.
+    #[error(
+        "{0} has not booted since that was begun, or has changed nothing: there is nothing to publish"
+    )]
+    Unchanged(MachineName),
+    /// Somebody has made another version since.
+    #[error(
+        "{image}/v{newest} was made since {machine} began with v{version}, and what is new in it is not in this one: publish it by \
+         --anyway if that does not matter"
+    )]
+    Newer {
+        /// The machine.
+        machine: MachineName,
+        /// The image.
+        image: ImageName,
+        /// On which it stands.
+        version: u32,
+        /// The newest one.
+        newest: u32,
+    },
+}
