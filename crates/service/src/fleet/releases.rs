@@ -120,6 +120,7 @@ impl Admin {
         }
         service.look_at_images().await;
         removed?;
+        service.initrds().forget(&image, number);
         let noted = service.database().write(move |tables| Ok(tables.put_audit(&entry)?));
         noted.await?;
         tracing::info!(%image, version = number, "image version removed");

@@ -1,8 +1,9 @@
 //! What the cache of initrds holds; needs no running server.
 
-use super::build::{base, file_name, warnings};
+use super::build::{base, file_name, remove, warnings};
 use super::keep::Initrds;
 use crate::error::{Error, io_error};
+use model::ImageName;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -60,12 +61,18 @@ impl Initrds {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(io_error("read the folder", folder))?),
         };
+        let mut found = Vec::new();
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(io_error("read the folder", folder))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((image, number)) = parse_name(&name) else { continue };
             // The server replaces and removes files all the time.
             let Ok(about) = entry.metadata() else { continue };
+            found.push((about.modified().ok(), entry.file_name(), entry, about));
+        }
+        // Of several for a version that is none of today, the newest one.
+        found.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        for (_, _, entry, about) in found {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((image, number)) = parse_name(&name) else { continue };
             let is_current = site.images.iter().any(|version| {
                 let recipe = self.for_all(site, &version.image, version.version);
                 let base = self.settings.init_for(version).and_then(|path| bases.get(path));
@@ -89,6 +96,15 @@ impl Initrds {
             }
         }
         Ok(files.into_values().collect())
+    }
+
+    /// Removes what is in the cache for a version that is gone.
+    pub(crate) fn forget(&self, image: &ImageName, version: u32) {
+        let of = format!("{image}@{version}");
+        remove(&self.settings.folder, |name| {
+            let rest = name.strip_prefix(&of);
+            rest.is_some_and(|rest| !rest.starts_with(|it: char| it.is_ascii_digit()))
+        });
     }
 }
 

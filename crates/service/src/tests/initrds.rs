@@ -60,7 +60,7 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
         first,
         &service.initrds().for_all(&site, &first.image, 1),
     );
-    for name in [&current, "debian@1-0000.img", "debian@2-0000.img", "gone@7-0000.img", "x"] {
+    for name in ["debian@1-0000.img", &current, "debian@2-0000.img", "gone@7-0000.img", "x"] {
         std::fs::write(folder.join(name), name).unwrap();
     }
     let size = current.len();
@@ -73,6 +73,9 @@ async fn initrds_of_the_cache_are_listed_with_their_state() {
             "gone/7 15 false"
         ]
     );
+    service.initrds().forget(&"gone".parse().unwrap(), 7);
+    service.initrds().forget(&"gone".parse().unwrap(), 1);
+    assert_eq!(names(&service).await.len(), 3);
     // Something is laid over the version: it takes another initrd.
     let laid = b"bootlace-overlay/1\npath=/etc/x\nremove=\nend\n";
     let admin = service.admin(&crate::Actor::command(0)).unwrap();
