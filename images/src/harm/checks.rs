@@ -341,6 +341,13 @@ pub const CHECKS: &[Check] = &[
         identity::assistant,
     ),
     check(
+        "dbus-machine-id",
+        Annoys,
+        "programs of the desktop take all machines for one",
+        "the file is removed: D-Bus takes the machine's own id then",
+        identity::dbus_machine_id,
+    ),
+    check(
         "hosts-name",
         Annoys,
         "programs that look up the machine's own name, such as sudo, ask name servers in vain and wait",

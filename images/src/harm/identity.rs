@@ -43,6 +43,22 @@ pub(super) fn machine_id(system: &System<'_>) -> Checked {
     Ok(is_id.then(told).into_iter().collect())
 }
 
+/// The same in a file of its own, as dbus before 1.10 kept it, and images that were made without systemd. Without it D-Bus takes the
+/// machine's.
+pub(super) fn dbus_machine_id(system: &System<'_>) -> Checked {
+    const PATH: &str = "/var/lib/dbus/machine-id";
+    let tree = &system.tree;
+    if !tree.exists(PATH)? || tree.real(PATH)? != PATH {
+        return Ok(Vec::new());
+    }
+    let is_id = tree.text(PATH)?.trim().len() == 32;
+    let told = || {
+        let change = Change::Remove(PATH.to_owned());
+        Found::new("it is the id of one machine".to_owned()).at(PATH).changing(change)
+    };
+    Ok(is_id.then(told).into_iter().collect())
+}
+
 /// SSH host keys that all machines would have.
 pub(super) fn ssh_keys(system: &System<'_>) -> Checked {
     let keys = system.tree.list("/etc/ssh")?;

@@ -216,6 +216,11 @@ const HURT: &[(&str, Files, &str)] = &[
         "/etc/hosts:2",
     ),
     ("host-name", &[("/etc/hostname", "golden\n")], "/etc/hostname"),
+    (
+        "dbus-machine-id",
+        &[("/var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n")],
+        "/var/lib/dbus/machine-id",
+    ),
     ("machine-id", &[("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")], "/etc/machine-id"),
     (
         "ssh-host-keys",

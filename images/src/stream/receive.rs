@@ -4,17 +4,22 @@ use super::StreamAbout;
 use super::error::StreamError;
 use super::parse::{Parsed, Records};
 use super::sink::{Base, Sink, Target};
+use crate::block::Block;
 use crate::error::{StoreError, io_error};
 use crate::folder::is_full;
 use crate::kernel;
+use crate::logical::Logical;
 use crate::progress::{Progress, Step};
+use crate::raw::RawFile;
 use crate::stop::Stop;
 use crate::store::{Draft, Partial, Published, Store};
+use crate::volumes::{Content, Volume, find_volumes};
 use model::{ImageName, ImageVersion, Space, VersionState};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How to take what comes.
 #[derive(Clone, Debug)]
@@ -87,6 +92,7 @@ impl Store {
             return Err(error);
         }
         let draft = place.into_draft(self)?;
+        check_root(&draft.path().join("disk.raw"), &version)?;
         self.publish_received(draft, parsed.header.description, request.state, stop, progress)
     }
 
@@ -199,6 +205,21 @@ impl Store {
             Published::Same(version) => Received::Known(version),
             Published::PutBack(version, files) => Received::PutBack(version, files),
         })
+    }
+}
+
+/// Whether a disk has the root that its description says: the digest says only that it is the disk that was sent.
+fn check_root(path: &Path, version: &ImageVersion) -> Result<(), StreamError> {
+    let disk: Arc<dyn Block> = Arc::new(RawFile::open(path).map_err(io_error("open", path))?);
+    let volumes = find_volumes(&disk).map_err(io_error("read", path))?;
+    let is_root = |volume: &Volume| {
+        let logical = volume.logical.as_ref().map(Logical::name);
+        (volume.partition, logical) == (version.partition, version.logical_volume.as_ref())
+            && volume.content == Content::Root(version.file_system)
+    };
+    match volumes.iter().any(is_root) {
+        true => Ok(()),
+        false => Err(StreamError::Malformed("its disk has no root where it says".to_owned())),
     }
 }
 
