@@ -423,6 +423,9 @@ pub struct DiskReport {
     /// When it was begun, in seconds since 1970, if that can be read.
     #[serde(default)]
     pub made_unix: Option<u64>,
+    /// Why there is no snapshot of it of the last night; `None`: there is one, nothing was written, or nothing is known.
+    #[serde(default)]
+    pub no_snapshot: Option<String>,
 }
 
 #[cfg(test)]

@@ -229,6 +229,9 @@ kinds! {
     /// What a machine has written takes nearly as much room as it may.
     LayerNearlyFull = "layer-nearly-full", Warning, Passes::WhenOver,
         "Delete files there and run fstrim there, set a larger layer_max in bootlace.toml, or reset it.";
+    /// There is no snapshot of a disk that a machine keeps of the last night.
+    NoSnapshot = "no-snapshot", Warning, Passes::WhenOver,
+        "Mend what the cause names: make room, or delete old snapshots of it. The next night makes one; bootlace machine snapshot does at once.";
     /// The disk of the storage server is nearly full.
     DiskNearlyFull = "disk-nearly-full", Warning, Passes::WhenOver,
         "Delete files there that are not needed, or reset or remove machines; the book tells of old versions of images.";

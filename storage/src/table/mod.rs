@@ -260,6 +260,7 @@ impl Exports {
             };
             let trouble = trouble.or(unknown);
             let (written_bytes, made_unix) = self.layers.extent(&machine).unzip();
+            let no_snapshot = self.nights.trouble_of(&machine);
             DiskReport {
                 machine,
                 stands_on,
@@ -268,6 +269,7 @@ impl Exports {
                 is_taken_over,
                 written_bytes,
                 made_unix,
+                no_snapshot,
             }
         };
         Ok(machines.into_iter().map(report).collect())

@@ -6,6 +6,7 @@ use super::snapshots::Round;
 use super::{ExportError, Exports};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Zoned};
+use model::MachineName;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,19 @@ impl Nights {
             last: Mutex::default(),
             has_work: AtomicBool::new(false),
         }
+    }
+
+    /// Why the machine's disk has no snapshot of the last round of this process.
+    pub(super) fn trouble_of(&self, machine: &MachineName) -> Option<String> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = last.troubles.iter().find(|(other, _)| other == machine);
+        trouble.map(|(_, why)| why.clone())
+    }
+
+    /// It has one by now.
+    pub(super) fn forget_trouble_of(&self, machine: &MachineName) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.troubles.retain(|(other, _)| other != machine);
     }
 
     /// The night for which the last round was done; `None`: there was none yet.

@@ -3,7 +3,6 @@
 use super::{ExportError, Exports};
 use images::{LayerMode, Layers, Merged, SnapshotDisk};
 use model::{BootId, MachineName, Snapshot, SnapshotInfo, SnapshotKind, SnapshotList};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,10 +31,7 @@ pub(crate) struct Round {
 impl Exports {
     pub(crate) fn snapshots(&self, machine: &MachineName) -> Result<SnapshotList, ExportError> {
         self.check_place()?;
-        let last = self.nights.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = last.troubles.iter().find(|(other, _)| other == machine);
-        let trouble = trouble.map(|(_, why)| why.clone());
-        drop(last);
+        let trouble = self.nights.trouble_of(machine);
         Ok(SnapshotList { snapshots: self.layers.snapshots(machine)?, trouble })
     }
 
@@ -49,6 +45,7 @@ impl Exports {
         let made = self.layers.snapshot(machine, now(), SnapshotKind::Asked, note)?;
         if let Some(Snapshot { number, .. }) = &made {
             tracing::info!(%machine, number, "snapshot made");
+            self.nights.forget_trouble_of(machine);
         }
         Ok(made)
     }

@@ -114,6 +114,13 @@ impl Service {
         });
         holds(FindingKind::LayerNearlyFull, layers.collect());
 
+        let without = exports.disks.iter().filter_map(|disk| {
+            let why = disk.no_snapshot.as_ref()?;
+            let cause = format!("There is no snapshot of its disk of the last night: {why}");
+            Some(held(Subject::Machine(disk.machine.clone()), cause))
+        });
+        holds(FindingKind::NoSnapshot, without.collect());
+
         let elsewhere = exports.list.iter().filter_map(|export| {
             let cause = other_way(self.options().network_at(export.spec.address)?, export)?;
             Some(held(Subject::Machine(export.spec.machine.clone()), cause))

@@ -225,6 +225,7 @@ async fn a_lost_version_on_which_a_disk_stands_is_missed_whatever_newer_one_ther
             stands_on: Some(stands_on),
             trouble: None,
             is_taken_over: false,
+            no_snapshot: None,
             owner: None,
             written_bytes: None,
             made_unix: None,
@@ -254,6 +255,7 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
         trouble: trouble.map(str::to_owned),
         owner: None,
         is_taken_over: false,
+        no_snapshot: None,
         written_bytes: None,
         made_unix: None,
     };

@@ -52,6 +52,7 @@ async fn a_disk_of_another_machine_of_the_name_is_found() {
             trouble: None,
             owner,
             is_taken_over: false,
+            no_snapshot: None,
             written_bytes: None,
             made_unix: None,
         };
@@ -155,6 +156,7 @@ async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
             trouble: None,
             owner: None,
             is_taken_over: false,
+            no_snapshot: None,
             written_bytes: None,
             made_unix: None,
         }]),
@@ -244,6 +246,7 @@ async fn a_disk_that_another_nic_does_not_get_is_found_and_so_is_one_that_is_tak
             trouble: None,
             owner: Some(DiskOwner { identity: MachineIdentity::new([7; 16]), macs: macs.to_vec() }),
             is_taken_over,
+            no_snapshot: None,
             written_bytes: None,
             made_unix: None,
         };
@@ -276,6 +279,7 @@ async fn a_disk_that_is_missing_is_told_once() {
             trouble: trouble.map(str::to_owned),
             owner: None,
             is_taken_over: false,
+            no_snapshot: None,
             written_bytes: None,
             made_unix: None,
         };
@@ -302,6 +306,7 @@ async fn a_machine_that_is_removed_takes_no_other_one_s_disk_along() {
         stands_on: None,
         trouble: None,
         is_taken_over: false,
+        no_snapshot: None,
         owner: Some(another),
         written_bytes: Some(1),
         made_unix: None,
