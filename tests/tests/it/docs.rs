@@ -29,6 +29,13 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("tutorial.md", "ip ", "the lab's LAN is made so"),
     ("tutorial.md", "bootlace setup", "setup::"),
     ("tutorial.md", "bootlace machine power", "it needs a PC that runs; boot::"),
+    ("change-an-image.md", "bootlace image edit", "edits::"),
+    ("change-an-image.md", "bootlace image publish", "it needs a PC that has changed it; edits::"),
+    (
+        "change-an-image.md",
+        "bootlace image shell",
+        "it needs a terminal, or fetches packages; edits::",
+    ),
     ("snapshots.md", "bootlace machine snapshots", "it needs a disk that is kept; boot::"),
     ("snapshots.md", "bootlace machine snapshot ", "it needs a disk that is kept; boot::"),
     ("snapshots.md", "bootlace machine snapshot-rm", "it needs a snapshot; boot::"),
