@@ -14,7 +14,7 @@ use crate::progress::{Progress, Step};
 use crate::qemu_img;
 use crate::raw::RawFile;
 use crate::rootfs::Rootfs;
-use crate::source::{Format, HEAD_BYTES_MAX, NotImported, detect};
+use crate::source::{Format, HEAD_BYTES_MAX, NotImported, SIZE_BYTES_MAX, detect};
 use crate::stop::Stop;
 use crate::store::{Description, Draft, Published, Store};
 use crate::stream::StreamError;
@@ -31,8 +31,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Sizes are rounded up to this: the unit of write layers, and of every page cache.
 const SIZE_UNIT_BYTES: u64 = 4096;
-/// No file of ext4 is larger; a header that claims more is a mistake or an attack.
-pub(crate) const SIZE_BYTES_MAX: u64 = 16 << 40;
 /// The disk that becomes of an archive, unless somebody wants another: sparse, so that it takes what the files take.
 pub const DISK_BYTES: u64 = 16 << 30;
 const DISK_BYTES_MIN: u64 = 64 << 20;

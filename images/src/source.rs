@@ -6,6 +6,9 @@
 /// Bytes from the start of a file that are enough to tell.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// No file of ext4 is larger; a header that claims more is a mistake or an attack.
+pub(crate) const SIZE_BYTES_MAX: u64 = 16 << 40;
+
 /// A disk image format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -2,7 +2,7 @@
 
 use super::error::StreamError;
 use super::{FILE_BYTES_MAX, FILES_MAX, HEADER_BYTES_MAX, StreamAbout};
-use crate::import::SIZE_BYTES_MAX;
+use crate::source::SIZE_BYTES_MAX;
 use crate::store::Description;
 use model::is_note;
 use std::collections::BTreeSet;
