@@ -135,13 +135,13 @@ impl Machine {
         }
     }
 
-    /// The machine with what it boots now: as long as an image is changed on it just that, from a disk that it keeps.
+    /// The machine with what it boots now: as long as an image is changed on it just that, from a disk that it keeps, and over NBD: over
+    /// AoE anybody with its MAC address could write what all get afterwards.
     pub fn as_it_boots(&self) -> Cow<'_, Self> {
         let Some(edit) = &self.edit else { return Cow::Borrowed(self) };
-        let root = if self.root.is_foreign() { RootKind::Nbd } else { self.root };
         Cow::Owned(Self {
             image: Some(edit.choice()),
-            root,
+            root: RootKind::Nbd,
             root_url: None,
             write_mode: WriteMode::Persistent,
             menu: Menu::default(),
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!((boots.root, &boots.root_url), (RootKind::Nbd, &None));
         assert_eq!((boots.writes(), boots.menu.items().len()), (WriteMode::Persistent, 1));
         machine.root = RootKind::Aoe;
-        assert_eq!(machine.as_it_boots().root, RootKind::Aoe);
+        assert_eq!(machine.as_it_boots().root, RootKind::Nbd);
     }
 
     #[test]
