@@ -97,10 +97,8 @@ impl Shell {
     }
 }
 
-/// Does what standard input orders, in the mounts that this process has for itself. Ends with what ran in the container.
-///
-/// # Errors
-/// The order can't be read, or the disk can't be mounted.
+/// Does what standard input orders, in the mounts that this process has for itself. Returns with what ran in the container has ended, or that
+/// it never began, of which it has said why.
 pub(crate) fn work() -> i32 {
     match begin() {
         Ok(code) => code,

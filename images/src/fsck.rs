@@ -1,19 +1,16 @@
 //! `e2fsck`, for a disk that a machine has written to: its journal is replayed, and what its power switch has left is mended.
 
 use crate::stop::Stop;
+use crate::tethered::{self, NOT_FOUND};
 use crate::volumes::{Content, Volume};
 use model::FileSystem;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// The tool; in Debian's package `e2fsprogs`.
 const PROGRAM: &str = "e2fsck";
-/// Starts another program so that it ends with us, however we end, and gets no more rights than we have (util-linux).
-const TETHER: &str = "setpriv";
-/// What `setpriv` answers where there is no such program.
-const NOT_FOUND: i32 = 127;
 /// It has found nothing.
 const CLEAN: i32 = 0;
 /// It has mended what it found.
@@ -96,18 +93,13 @@ fn start(path: &Path, offset: u64) -> io::Result<Child> {
     let (folder, name) = (path.parent(), path.file_name().unwrap_or_default());
     let mut disk = name.to_owned();
     disk.push(format!("?offset={offset}"));
-    let begin = |mut command: Command| {
+    tethered::start(PROGRAM, &["--no-new-privs"], |command| {
         command.args(["-f", "-p"]).arg(&disk).env("LC_ALL", "C");
         // Its folder's name may have a question mark, too.
         command.current_dir(folder.unwrap_or(Path::new(".")));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
-    };
-    let mut tethered = Command::new(TETHER);
-    tethered.args(["--pdeathsig", "KILL", "--no-new-privs", PROGRAM]);
-    match begin(tethered) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => begin(Command::new(PROGRAM)),
-        started => started,
-    }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(())
+    })
 }
 
 fn not_started(error: &io::Error) -> String {

@@ -42,6 +42,7 @@ mod stop;
 mod store;
 mod stream;
 mod system;
+mod tethered;
 mod volumes;
 
 pub use base::Base;

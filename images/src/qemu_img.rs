@@ -4,6 +4,7 @@ use crate::block::{Block, check_range};
 use crate::progress::{Progress, Step};
 use crate::source::Format;
 use crate::stop::Stop;
+use crate::tethered::{self, NOT_FOUND};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,10 +17,6 @@ use std::time::Duration;
 
 /// The tool; in Debian's package `qemu-utils`.
 const PROGRAM: &str = "qemu-img";
-/// Starts another program so that it ends with us, however we end (util-linux).
-const TETHER: &str = "setpriv";
-/// What a shell and `setpriv` answer where there is no such program.
-const NOT_FOUND: i32 = 127;
 /// What we keep of its complaints.
 const STDERR_BYTES_MAX: u64 = 4096;
 /// How long after it was told to stop the program is ended.
@@ -147,22 +144,15 @@ impl Image {
     }
 
     fn start(&self, arguments: impl Fn(&mut Command)) -> Result<Child, Failed> {
-        let start = |mut command: Command| {
-            arguments(&mut command);
+        let started = tethered::start(PROGRAM, &[], |command| {
+            arguments(command);
             command
                 .env("LC_ALL", "C")
                 .stdin(Stdio::from(self.file.try_clone()?))
                 .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-        };
-        let mut tethered = Command::new(TETHER);
-        tethered.args(["--pdeathsig", "KILL", PROGRAM]);
-        let started = match start(tethered) {
-            // Then it may outlive us, if we are killed; it is only work for nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => start(Command::new(PROGRAM)),
-            other => other,
-        };
+                .stderr(Stdio::piped());
+            Ok(())
+        });
         started.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => self.not_installed(),
             _ => Failed::Other(format!("can't start {PROGRAM}: {error}")),

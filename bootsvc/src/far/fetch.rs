@@ -2,11 +2,11 @@
 
 use super::{FarError, Place, SILENCE_MAX};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::Empty;
 use hyper::Method;
 use images::{Progress, ReceiveRequest, Received, Stop, Store, StreamError};
 use model::{ImageName, VersionState};
-use service::piped::{Coming, Piece};
+use service::piped::{Coming, tell_body};
 use tokio::runtime::Runtime;
 
 /// Pieces that wait to be taken.
@@ -31,19 +31,8 @@ pub(crate) fn fetch(
         if !answer.response.status().is_success() {
             return from.read::<serde_json::Value>(answer).await.map(|_| ());
         }
-        loop {
-            let frame = tokio::time::timeout(SILENCE_MAX, answer.response.frame()).await;
-            let piece = match frame {
-                Ok(Some(Ok(frame))) => Piece::Bytes(frame.into_data().unwrap_or_default()),
-                Ok(None) => Piece::End,
-                Ok(Some(Err(error))) => Piece::Broken(wire::error_chain(&error)),
-                Err(_) => Piece::Broken("nothing came for a minute".to_owned()),
-            };
-            let is_last = !matches!(piece, Piece::Bytes(_));
-            if pieces.send(piece).await.is_err() || is_last {
-                return Ok(());
-            }
-        }
+        tell_body(answer.response.body_mut(), &pieces, SILENCE_MAX).await;
+        Ok(())
     });
     let request = ReceiveRequest { name: None, state: VersionState::Draft, keeps_partial: false };
     let received = store.receive(input, &request, stop, &mut |_| (), progress);

@@ -1,7 +1,10 @@
 //! Bytes between a task and a thread that reads or writes as of a file: a stream on its way from or to the network.
 
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a task tells a thread.
@@ -48,6 +51,22 @@ impl Read for Coming {
         let n = self.bytes.len().min(into.len());
         into[..n].copy_from_slice(&self.bytes.split_to(n));
         Ok(n)
+    }
+}
+
+/// Tells a thread the body of an answer, until that or the thread ends, or nothing comes for so long.
+pub async fn tell_body(body: &mut Incoming, pieces: &mpsc::Sender<Piece>, silence: Duration) {
+    loop {
+        let piece = match tokio::time::timeout(silence, body.frame()).await {
+            Ok(Some(Ok(frame))) => Piece::Bytes(frame.into_data().unwrap_or_default()),
+            Ok(None) => Piece::End,
+            Ok(Some(Err(error))) => Piece::Broken(wire::error_chain(&error)),
+            Err(_) => Piece::Broken(format!("nothing came for {} s", silence.as_secs())),
+        };
+        let is_last = !matches!(piece, Piece::Bytes(_));
+        if pieces.send(piece).await.is_err() || is_last {
+            return;
+        }
     }
 }
 

@@ -104,30 +104,16 @@ fn built() -> Result<()> {
     let mount =
         Command::new("mount").args(["-o", "loop,ro,noload"]).arg(&disk).arg(&mounted).status()?;
     ensure!(mount.success(), "the disk can't be mounted");
-    let refused = site.run(&[
-        "image",
-        "import",
-        &mounted.display().to_string(),
-        "--name",
-        "copy",
-        "--size",
-        "64M",
-    ]);
+    let source = mounted.display().to_string();
+    let import = |size| site.run(&["image", "import", &source, "--name", "copy", "--size", size]);
+    let refused = import("64M");
     let refused =
         refused.map_or_else(|error| format!("{error:#}"), |told| format!("imported: {told}"));
     ensure!(
         refused.contains("do not fit into the disk") && refused.contains("--size"),
         "{refused}"
     );
-    let copied = site.run(&[
-        "image",
-        "import",
-        &mounted.display().to_string(),
-        "--name",
-        "copy",
-        "--size",
-        "3G",
-    ]);
+    let copied = import("3G");
     let unmount = Command::new("umount").arg(&mounted).status()?;
     copied.context("the folder was not imported")?;
     ensure!(unmount.success());

@@ -7,16 +7,14 @@ use super::{AboutNew, Asked, after_import};
 use crate::paths::Paths;
 use crate::site::{Site, connect};
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::BodyExt as _;
 use hyper::Method;
 use images::{ChangedDisk, FixChoice, Progress, Store};
 use model::{Follows, ImageChoice, ImageName, MachineName, ParseChoiceError, Size};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::jobs::PublishOrder;
-use service::piped::{Coming, Piece};
+use service::piped::{Coming, Piece, tell_body};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -255,28 +253,10 @@ pub(in crate::cli) fn publish_ordered(
     let (pieces, changes) = Coming::new(PIECES_MAX);
     let (socket, of) = (paths.storage_socket(), machine.clone());
     let task = runtime.spawn(async move {
-        let download = service::snapshot_changes(&socket, &of, snapshot).await;
-        let mut body = match download {
-            Ok(download) => download.body,
+        match service::snapshot_changes(&socket, &of, snapshot).await {
+            Ok(mut download) => tell_body(&mut download.body, &pieces, SILENCE_MAX).await,
             Err(error) => {
                 let _ = pieces.send(Piece::Broken(wire::error_chain(&error))).await;
-                return;
-            }
-        };
-        loop {
-            let piece = match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    Piece::Bytes(frame.into_data().unwrap_or_else(|_| Bytes::new()))
-                }
-                Ok(None) => Piece::End,
-                Ok(Some(Err(error))) => Piece::Broken(wire::error_chain(&error)),
-                Err(_) => {
-                    Piece::Broken("the storage server has said nothing for a minute".to_owned())
-                }
-            };
-            let is_last = !matches!(piece, Piece::Bytes(_));
-            if pieces.send(piece).await.is_err() || is_last {
-                return;
             }
         }
     });
