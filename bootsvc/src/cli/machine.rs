@@ -229,17 +229,17 @@ pub(super) struct Set {
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,
-    /// How the root disk reaches it; nfs and iscsi need --root-url
+    /// How the root disk reaches it; all but nbd and aoe need --root-url
     #[arg(long, value_name = "KIND", value_parser = root_kind())]
     root_kind: Option<RootKind>,
-    /// Root on another server: nfs://ADDRESS/FOLDER or iscsi://ADDRESS/TARGET/LUN
+    /// Root on another server: nfs://ADDRESS/FOLDER, iscsi://ADDRESS/TARGET/LUN, nbd://ADDRESS/EXPORT or aoe://SHELF.SLOT
     ///
-    /// Examples: nfs://10.0.0.5/srv/debian-12?vers=3 and
-    /// iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=1
+    /// Examples: nfs://10.0.0.5/srv/debian-12?vers=3, iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=1,
+    /// nbd://10.0.0.5/fedora?lv=vg0/root and aoe://7.3
     ///
     /// Options after ? are separated by commas. ro: nothing is written there; what the machine writes stays
     /// in its memory. For NFS: vers=3, 4, 4.1 or 4.2 (default: the newest that the server has) and
-    /// mountport=PORT. For iSCSI: partition=NUMBER. Targets that want CHAP can't be used.
+    /// mountport=PORT. For disks: partition=NUMBER or lv=GROUP/NAME. Targets that want CHAP can't be used.
     ///
     /// Kernel and initrd still come from the machine's image, so the root must contain the modules of that
     /// kernel. Without ro, each machine needs a root of its own, and keeps what it writes whatever

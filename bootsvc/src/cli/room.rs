@@ -61,7 +61,7 @@ pub(super) struct Inherited {
     /// Boot nothing: wait in the loader
     #[arg(long)]
     no_image: bool,
-    /// How root disks reach machines; nfs and iscsi need --root-url
+    /// How root disks reach machines; all but nbd and aoe need --root-url
     #[arg(long, value_name = "KIND", value_parser = root_kind())]
     root_kind: Option<RootKind>,
     /// Root on another server, which all machines read: with the option ro

@@ -267,18 +267,17 @@ fn parse_vlan(text: &str) -> Result<u16, ConfigError> {
 }
 
 fn parse_root(text: &str) -> Result<Root, ConfigError> {
-    let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT, aoe:SHELF.SLOT, nfs://ADDRESS/FOLDER or \
-                  iscsi://ADDRESS/TARGET/LUN";
+    let wanted = "nbd:ADDRESS:PORT[,ADDRESS:PORT…]:EXPORT, aoe:SHELF.SLOT, or the URL of a root on another server";
     let bad = || invalid(ROOT, text, wanted);
+    if text.contains("://") {
+        return text.parse().map(Root::Foreign).map_err(|_| bad());
+    }
     if let Some(rest) = text.strip_prefix("nbd:") {
         let (list, export) = rest.rsplit_once(':').ok_or_else(bad)?;
         let servers: Option<Vec<SocketAddrV4>> =
             list.split(',').take(NBD_SERVERS_MAX + 1).map(|server| server.parse().ok()).collect();
         let servers = servers.filter(|servers| servers.len() <= NBD_SERVERS_MAX).ok_or_else(bad)?;
         return Ok(Root::Nbd { servers, export: export.to_owned() });
-    }
-    if text.starts_with("nfs:") || text.starts_with("iscsi:") {
-        return text.parse().map(Root::Foreign).map_err(|_| bad());
     }
     let (shelf, slot) =
         text.strip_prefix("aoe:").and_then(|rest| rest.split_once('.')).ok_or_else(bad)?;
@@ -346,7 +345,9 @@ mod tests {
             |url: &str| BootConfig { root: Root::Foreign(url.parse().unwrap()), ..example() };
         let nfs = foreign("nfs://10.0.0.5/srv/debian-12?vers=4.2,ro");
         let iscsi = foreign("iscsi://10.0.0.5:3261/iqn.2026-11.example:disk/1");
-        for config in [nbd, aoe, several, nfs, iscsi] {
+        let other_nbd = foreign("nbd://10.0.0.5/fedora?lv=vg0/root");
+        let other_aoe = foreign("aoe://7.3?partition=2");
+        for config in [nbd, aoe, several, nfs, iscsi, other_nbd, other_aoe] {
             let line = alloc::format!("console=ttyS0 {} quiet\n", config.to_command_line());
             assert_eq!(BootConfig::parse(&line), Ok(config));
         }
@@ -365,6 +366,7 @@ mod tests {
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nbd:10.77.0.1:lab-07"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=aoe:65535.1"),
             ("root=nbd:10.77.0.1:10809:lab-07", "root=nfs://server/srv"),
+            ("root=nbd:10.77.0.1:10809:lab-07", "root=ftp://10.0.0.5/srv"),
             ("mac=52:54:00:00:00:01", "mac=52:54"),
             ("mtu=9000", "mtu=9001"),
             ("mtu=9000", "mtu=jumbo"),

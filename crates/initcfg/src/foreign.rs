@@ -1,7 +1,7 @@
-//! Roots on servers that are not ours: a folder over NFS, a disk over iSCSI. One text names them
+//! Roots on servers that are not ours: a folder over NFS, a disk over iSCSI, NBD or AoE. One text names them
 //! everywhere, from the administrator's keyboard to the kernel command line.
 
-use crate::RootKind;
+use crate::{LogicalVolumeName, RootKind};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -19,6 +19,9 @@ const NFS_PORT: u16 = 2049;
 /// TCP port of iSCSI (RFC 7143 §4.2.7.1).
 const ISCSI_PORT: u16 = 3260;
 
+/// TCP port of NBD.
+const NBD_PORT: u16 = 10809;
+
 /// Longest name of a target in bytes (RFC 7143 §4.2.7.1).
 const TARGET_MAX: usize = 223;
 
@@ -32,6 +35,10 @@ pub enum RootUrl {
     Nfs(NfsRoot),
     /// `iscsi://ADDRESS[:PORT]/TARGET[/LUN][?OPTION,OPTION…]`
     Iscsi(IscsiRoot),
+    /// `nbd://ADDRESS[:PORT]/[EXPORT][?OPTION,OPTION…]`
+    Nbd(NbdRoot),
+    /// `aoe://SHELF.SLOT[?OPTION,OPTION…]`
+    Aoe(AoeRoot),
 }
 
 impl RootUrl {
@@ -40,6 +47,8 @@ impl RootUrl {
         match self {
             Self::Nfs(_) => RootKind::Nfs,
             Self::Iscsi(_) => RootKind::Iscsi,
+            Self::Nbd(_) => RootKind::OtherNbd,
+            Self::Aoe(_) => RootKind::OtherAoe,
         }
     }
 
@@ -47,9 +56,42 @@ impl RootUrl {
     pub const fn is_read_only(&self) -> bool {
         match self {
             Self::Nfs(root) => root.is_read_only,
-            Self::Iscsi(root) => root.is_read_only,
+            Self::Iscsi(root) => root.on_disk.is_read_only,
+            Self::Nbd(root) => root.on_disk.is_read_only,
+            Self::Aoe(root) => root.on_disk.is_read_only,
         }
     }
+
+    /// Where the server listens; over AoE it has no address.
+    pub const fn server(&self) -> Option<SocketAddrV4> {
+        match self {
+            Self::Nfs(root) => Some(root.server),
+            Self::Iscsi(root) => Some(root.portal),
+            Self::Nbd(root) => Some(root.server),
+            Self::Aoe(_) => None,
+        }
+    }
+
+    /// Where the root is on its disk; `None`: it is a folder.
+    pub const fn on_disk(&self) -> Option<&OnDisk> {
+        match self {
+            Self::Nfs(_) => None,
+            Self::Iscsi(root) => Some(&root.on_disk),
+            Self::Nbd(root) => Some(&root.on_disk),
+            Self::Aoe(root) => Some(&root.on_disk),
+        }
+    }
+}
+
+/// Where a root is on a disk, and what becomes of writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnDisk {
+    /// `partition=`: the one with the root file system. `None`: it fills the whole disk.
+    pub partition: Option<u8>,
+    /// `lv=`: the logical volume with the root file system, wherever on the disk its volume group is.
+    pub logical_volume: Option<LogicalVolumeName>,
+    /// `ro`: nothing is written to it; what the machine writes stays in its memory.
+    pub is_read_only: bool,
 }
 
 /// A folder over NFS.
@@ -100,17 +142,37 @@ pub struct IscsiRoot {
     pub target: String,
     /// Number of the disk in the target.
     pub lun: u16,
-    /// `partition=`: the one with the root file system. `None`: it fills the whole disk.
-    pub partition: Option<u8>,
-    /// `ro`: nothing is written to it; what the machine writes stays in its memory.
-    pub is_read_only: bool,
+    /// Where the root is on it.
+    pub on_disk: OnDisk,
+}
+
+/// A disk over NBD of a server that wants no proof, such as nbd-server, nbdkit or qemu-nbd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NbdRoot {
+    /// Where the server listens.
+    pub server: SocketAddrV4,
+    /// Name of the export; empty is the server's default one.
+    pub export: String,
+    /// Where the root is on it.
+    pub on_disk: OnDisk,
+}
+
+/// A disk over AoE of any target, such as vblade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AoeRoot {
+    /// Major address, 0 to 0xfffe.
+    pub shelf: u16,
+    /// Minor address, 0 to 0xfe.
+    pub slot: u8,
+    /// Where the root is on it.
+    pub on_disk: OnDisk,
 }
 
 /// The text is no [`RootUrl`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not the address of a root: {problem}; use nfs://ADDRESS/FOLDER[?vers=3,ro] or \
-     iscsi://ADDRESS/TARGET/LUN[?partition=1,ro]"
+    "{text:?} is not the address of a root: {problem}; use nfs://ADDRESS/FOLDER[?vers=3,ro], \
+     iscsi://ADDRESS/TARGET/LUN[?partition=1,ro], nbd://ADDRESS/EXPORT or aoe://SHELF.SLOT, both with the options of iSCSI"
 )]
 pub struct BadRootUrl {
     /// Text as given, cut.
@@ -153,8 +215,15 @@ fn parse(text: &str) -> Result<RootUrl, &'static str> {
     if let Some(rest) = text.strip_prefix("nfs://") {
         return parse_nfs(rest).map(RootUrl::Nfs);
     }
-    let rest = text.strip_prefix("iscsi://").ok_or("it begins with neither nfs:// nor iscsi://")?;
-    parse_iscsi(rest).map(RootUrl::Iscsi)
+    if let Some(rest) = text.strip_prefix("iscsi://") {
+        return parse_iscsi(rest).map(RootUrl::Iscsi);
+    }
+    if let Some(rest) = text.strip_prefix("nbd://") {
+        return parse_nbd(rest).map(RootUrl::Nbd);
+    }
+    let rest = text.strip_prefix("aoe://");
+    let rest = rest.ok_or("it begins with none of nfs://, iscsi://, nbd:// and aoe://")?;
+    parse_aoe(rest).map(RootUrl::Aoe)
 }
 
 /// `ADDRESS[:PORT]`
@@ -226,19 +295,56 @@ fn parse_iscsi(text: &str) -> Result<IscsiRoot, &'static str> {
     if parts.next().is_some() {
         return Err("something follows its LUN");
     }
-    let target = target.to_owned();
-    let mut root = IscsiRoot { portal, target, lun, partition: None, is_read_only: false };
+    Ok(IscsiRoot { portal, target: target.to_owned(), lun, on_disk: parse_on_disk(options)? })
+}
+
+fn parse_nbd(text: &str) -> Result<NbdRoot, &'static str> {
+    let (place, options) = text.split_once('?').unwrap_or((text, ""));
+    let problem = "it has no export: a / alone stands for the server's default one";
+    let (server, export) = place.split_once('/').ok_or(problem)?;
+    Ok(NbdRoot {
+        server: parse_server(server, NBD_PORT)?,
+        export: export.to_owned(),
+        on_disk: parse_on_disk(options)?,
+    })
+}
+
+fn parse_aoe(text: &str) -> Result<AoeRoot, &'static str> {
+    let (place, options) = text.split_once('?').unwrap_or((text, ""));
+    let (shelf, slot) = place.split_once('.').ok_or("it has no SHELF.SLOT such as 1.7")?;
+    // The last of each is for all.
+    let shelf = shelf.parse().ok().filter(|&shelf| shelf != u16::MAX);
+    let slot = slot.parse().ok().filter(|&slot| slot != u8::MAX);
+    Ok(AoeRoot {
+        shelf: shelf.ok_or("its shelf is not a number from 0 to 65534")?,
+        slot: slot.ok_or("its slot is not a number from 0 to 254")?,
+        on_disk: parse_on_disk(options)?,
+    })
+}
+
+fn parse_on_disk(options: &str) -> Result<OnDisk, &'static str> {
+    let mut found = OnDisk::default();
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.strip_prefix("partition=") {
-            Some(number) => {
+        match option.split_once('=') {
+            Some(("partition", number)) => {
                 let number = number.parse().ok().filter(|&number| number > 0);
-                root.partition = Some(number.ok_or("its partition is not a number from 1 to 255")?);
+                found.partition =
+                    Some(number.ok_or("its partition is not a number from 1 to 255")?);
             }
-            None if option == "ro" => root.is_read_only = true,
-            None => return Err("it has other options than partition and ro"),
+            Some(("lv", name)) => {
+                let name = name.parse().map_err(|_| "its lv is not GROUP/NAME")?;
+                found.logical_volume = Some(name);
+            }
+            None if option == "ro" => found.is_read_only = true,
+            _ => return Err("it has other options than partition, lv and ro"),
         }
     }
-    Ok(root)
+    match (&found.partition, &found.logical_volume) {
+        (Some(_), Some(_)) => {
+            Err("it has both partition and lv: the volume is found wherever it is")
+        }
+        _ => Ok(found),
+    }
 }
 
 /// `ADDRESS`, and the port if it is not the usual one.
@@ -255,6 +361,8 @@ impl fmt::Display for RootUrl {
         match self {
             Self::Nfs(root) => root.fmt(f),
             Self::Iscsi(root) => root.fmt(f),
+            Self::Nbd(root) => root.fmt(f),
+            Self::Aoe(root) => root.fmt(f),
         }
     }
 }
@@ -275,9 +383,30 @@ impl fmt::Display for IscsiRoot {
         f.write_str("iscsi://")?;
         write_server(f, self.portal, ISCSI_PORT)?;
         write!(f, "/{}/{}", self.target, self.lun)?;
-        let partition = self.partition.map(|number| format!("partition={number}"));
-        write_options(f, [partition, read_only(self.is_read_only)])
+        write_on_disk(f, &self.on_disk)
     }
+}
+
+impl fmt::Display for NbdRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nbd://")?;
+        write_server(f, self.server, NBD_PORT)?;
+        write!(f, "/{}", self.export)?;
+        write_on_disk(f, &self.on_disk)
+    }
+}
+
+impl fmt::Display for AoeRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "aoe://{}.{}", self.shelf, self.slot)?;
+        write_on_disk(f, &self.on_disk)
+    }
+}
+
+fn write_on_disk(f: &mut fmt::Formatter<'_>, on_disk: &OnDisk) -> fmt::Result {
+    let partition = on_disk.partition.map(|number| format!("partition={number}"));
+    let volume = on_disk.logical_volume.as_ref().map(|name| format!("lv={name}"));
+    write_options(f, [partition, volume, read_only(on_disk.is_read_only)])
 }
 
 fn read_only(is_read_only: bool) -> Option<String> {
@@ -322,6 +451,11 @@ mod tests {
         good("iscsi://10.0.0.5/iqn.2026-11.x:d", "iscsi://10.0.0.5/iqn.2026-11.x:d/0");
         good("iscsi://10.0.0.5:3261/eui.02/7", "iscsi://10.0.0.5:3261/eui.02/7");
         good("iscsi://10.0.0.5/iqn.x/0?ro,partition=2", "iscsi://10.0.0.5/iqn.x/0?partition=2,ro");
+        good("iscsi://10.0.0.5/iqn.x?lv=rhel/root", "iscsi://10.0.0.5/iqn.x/0?lv=rhel/root");
+        good("nbd://10.0.0.5:10809/", "nbd://10.0.0.5/");
+        good("nbd://10.0.0.5:10810/vg0/f-40?ro", "nbd://10.0.0.5:10810/vg0/f-40?ro");
+        good("aoe://1.7", "aoe://1.7");
+        good("aoe://0.0?ro,lv=vg/lv", "aoe://0.0?lv=vg/lv,ro");
     }
 
     fn bad(text: &str, problem: &str) {
@@ -331,7 +465,17 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        bad("", "begins with neither");
+        bad("", "begins with none of");
+        bad("nbd:10.0.0.5:10809:pc-1", "begins with none of");
+        bad("nbd://10.0.0.5", "no export");
+        bad("nbd://disks/fedora", "must be an IPv4 address");
+        bad("nbd://10.0.0.5/a?tls", "other options");
+        bad("aoe://1", "no SHELF.SLOT");
+        bad("aoe://e1.7", "its shelf");
+        bad("aoe://65535.0", "from 0 to 65534");
+        bad("aoe://1.255", "from 0 to 254");
+        bad("aoe://1.7?lv=root", "GROUP/NAME");
+        bad("aoe://1.7?lv=vg/root,partition=2", "both partition and lv");
         bad("nfs://10.0.0.5", "no folder");
         bad("nfs://server/srv", "must be an IPv4 address");
         bad("nfs://10.0.0.5/srv?nolock", "other options");

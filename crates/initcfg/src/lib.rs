@@ -40,7 +40,9 @@ pub use file_system::FileSystem;
 pub use files::{
     FILES_NONCE_BYTES, FILES_PATH, FILES_SEALED_MAX, FilesAsked, FilesError, open_files, seal_files,
 };
-pub use foreign::{BadRootUrl, IscsiRoot, NfsRoot, NfsVersion, RootUrl, iscsi_initiator};
+pub use foreign::{
+    AoeRoot, BadRootUrl, IscsiRoot, NbdRoot, NfsRoot, NfsVersion, OnDisk, RootUrl, iscsi_initiator,
+};
 pub use heartbeat::Heartbeat;
 pub use host::{
     HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,

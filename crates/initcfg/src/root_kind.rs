@@ -11,7 +11,7 @@ use core::str::FromStr;
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "lowercase")
+    serde(rename_all = "kebab-case")
 )]
 pub enum RootKind {
     /// A disk of the storage server over TCP: any routed network.
@@ -23,32 +23,39 @@ pub enum RootKind {
     Nfs,
     /// A disk that a foreign server exports over iSCSI.
     Iscsi,
+    /// A disk that a foreign server exports over NBD.
+    OtherNbd,
+    /// A disk that a foreign target exports over AoE.
+    OtherAoe,
 }
 
 impl RootKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Nbd, Self::Aoe, Self::Nfs, Self::Iscsi];
+    pub const ALL: [Self; 6] =
+        [Self::Nbd, Self::Aoe, Self::Nfs, Self::Iscsi, Self::OtherNbd, Self::OtherAoe];
 
     /// Whether a foreign server has the root, and not the storage server.
     pub const fn is_foreign(self) -> bool {
-        matches!(self, Self::Nfs | Self::Iscsi)
+        matches!(self, Self::Nfs | Self::Iscsi | Self::OtherNbd | Self::OtherAoe)
     }
 
-    /// The kind's word: `nbd`, `aoe`, `nfs` or `iscsi`.
+    /// The kind's word: `nbd`, `aoe`, `nfs`, `iscsi`, `other-nbd` or `other-aoe`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Nbd => "nbd",
             Self::Aoe => "aoe",
             Self::Nfs => "nfs",
             Self::Iscsi => "iscsi",
+            Self::OtherNbd => "other-nbd",
+            Self::OtherAoe => "other-aoe",
         }
     }
 
     /// The protocol's name as people write it.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Nbd => "NBD",
-            Self::Aoe => "AoE",
+            Self::Nbd | Self::OtherNbd => "NBD",
+            Self::Aoe | Self::OtherAoe => "AoE",
             Self::Nfs => "NFS",
             Self::Iscsi => "iSCSI",
         }
@@ -60,7 +67,7 @@ impl RootKind {
             Self::Nbd => "any network",
             Self::Aoe => "same LAN only",
             Self::Nfs => "a folder on another server",
-            Self::Iscsi => "a disk on another server",
+            Self::Iscsi | Self::OtherNbd | Self::OtherAoe => "a disk on another server",
         }
     }
 }
@@ -76,7 +83,7 @@ impl FromStr for RootKind {
 
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
         let found = Self::ALL.into_iter().find(|kind| kind.word() == text);
-        let wanted = "a root kind: use nbd, aoe, nfs or iscsi";
+        let wanted = "a root kind: use nbd, aoe, nfs, iscsi, other-nbd or other-aoe";
         found.ok_or_else(|| ParseChoiceError::new(text, wanted))
     }
 }
@@ -88,11 +95,15 @@ mod tests {
 
     #[test]
     fn a_kind_is_read_by_its_word() {
-        assert_eq!(RootKind::ALL.map(RootKind::word), ["nbd", "aoe", "nfs", "iscsi"]);
+        let words = ["nbd", "aoe", "nfs", "iscsi", "other-nbd", "other-aoe"];
+        assert_eq!(RootKind::ALL.map(RootKind::word), words);
         for kind in RootKind::ALL {
             assert_eq!(kind.word().parse(), Ok(kind));
         }
         let error = "NBD".parse::<RootKind>().unwrap_err().to_string();
-        assert_eq!(error, "\"NBD\" is not a root kind: use nbd, aoe, nfs or iscsi");
+        assert_eq!(
+            error,
+            "\"NBD\" is not a root kind: use nbd, aoe, nfs, iscsi, other-nbd or other-aoe"
+        );
     }
 }

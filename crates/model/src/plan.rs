@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
-use initcfg::{BootConfig, RamSize, Root, RootUrl, StorageNetwork};
+use initcfg::{BootConfig, RamSize, Root, StorageNetwork};
 use wire::{Mac, Route};
 
 impl Network {
@@ -281,7 +281,7 @@ pub fn plan(
         RootKind::Nbd => {
             Root::Nbd { servers: network.nbd.clone(), export: machine.name.as_str().into() }
         }
-        RootKind::Aoe if network.is_relayed && network.storage.is_none() => {
+        RootKind::Aoe | RootKind::OtherAoe if network.is_relayed && network.storage.is_none() => {
             return Err(Waiting::NotReady(alloc::format!(
                 "{} has an AoE root, which it can't reach at {address} behind a relay, as no router passes on AoE: choose NBD on \
                  its page, or by bootlace machine set {} --root nbd",
@@ -292,10 +292,12 @@ pub fn plan(
         RootKind::Aoe => {
             Root::Aoe { shelf: machine.shelf_slot.shelf, slot: machine.shelf_slot.slot }
         }
-        RootKind::Nfs | RootKind::Iscsi => match &machine.root_url {
-            Some(url) if url.kind() == machine.root => Root::Foreign(url.clone()),
-            _ => return Err(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
-        },
+        RootKind::Nfs | RootKind::Iscsi | RootKind::OtherNbd | RootKind::OtherAoe => {
+            match &machine.root_url {
+                Some(url) if url.kind() == machine.root => Root::Foreign(url.clone()),
+                _ => return Err(Waiting::NoRootUrl(machine.name.clone(), machine.root)),
+            }
+        }
     };
     let storage = network.storage.filter(|storage| is_reached_over(storage, &root));
     let is_in_memory = machine.writes() == WriteMode::Ram;
@@ -338,15 +340,14 @@ fn is_reached_over(storage: &StorageNetwork, root: &Root) -> bool {
     match root {
         Root::Nbd { servers, .. } => servers.iter().any(|server| storage.holds(*server.ip())),
         Root::Aoe { .. } => true,
-        Root::Foreign(RootUrl::Nfs(root)) => storage.holds(*root.server.ip()),
-        Root::Foreign(RootUrl::Iscsi(root)) => storage.holds(*root.portal.ip()),
+        Root::Foreign(url) => url.server().is_none_or(|server| storage.holds(*server.ip())),
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{FileSystem, Menu, Origins, Room, ShelfSlot};
+    use crate::{FileSystem, Menu, Origins, Room, RootUrl, ShelfSlot};
     use alloc::string::ToString;
     use alloc::vec;
 
@@ -546,6 +547,9 @@ pub(crate) mod tests {
         check("nfs://10.20.0.5/srv/debian-12", true);
         check("nfs://10.77.0.5/srv/debian-12", false);
         check("iscsi://10.20.0.5/iqn.2026-11.example:disk/0", true);
+        check("nbd://10.20.0.5/fedora", true);
+        check("nbd://10.77.0.5/fedora", false);
+        check("aoe://7.3", true);
     }
 
     #[test]
@@ -561,6 +565,8 @@ pub(crate) mod tests {
         for url in [
             "nfs://10.0.0.5/srv/debian-12?vers=3,ro",
             "iscsi://10.0.0.5/iqn.2026-11.example:disk/0?partition=2",
+            "nbd://10.0.0.5/fedora?lv=vg0/root",
+            "aoe://7.3",
         ] {
             let mut site = site();
             site.images[1].partition = Some(7);

@@ -21,6 +21,7 @@ use model::{
     Architecture, BootChoice, Hours, ImageName, Machine, MachineName, NOTE_MAX, Right, Role,
     RoomName, Rooms, RootKind, RootUrl, UserName, WeekTime,
 };
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -655,6 +656,8 @@ const fn example_url(kind: RootKind) -> Option<&'static str> {
     match kind {
         RootKind::Nfs => Some("nfs://10.0.0.5/srv/debian-12"),
         RootKind::Iscsi => Some("iscsi://10.0.0.5/iqn.2026-11.example:disk/0"),
+        RootKind::OtherNbd => Some("nbd://10.0.0.5/fedora"),
+        RootKind::OtherAoe => Some("aoe://7.3"),
         RootKind::Nbd | RootKind::Aoe => None,
     }
 }
@@ -662,7 +665,7 @@ const fn example_url(kind: RootKind) -> Option<&'static str> {
 fn other_url(kind: RootKind) -> String {
     match example_url(kind) {
         Some(url) => format!("give one like {url}"),
-        None => "such a root is at the storage server, and has none: leave it out, or choose the root kind nfs or iscsi"
+        None => "such a root is at the storage server, and has none: leave it out, or choose the root kind nfs, iscsi, other-nbd or other-aoe"
             .to_owned(),
     }
 }
@@ -671,7 +674,8 @@ fn known_images(known: &[ImageName]) -> String {
     if known.is_empty() {
         return "import one first, by bootlace image import FILE --name NAME".to_owned();
     }
-    let names: Vec<&str> = known.iter().map(ImageName::as_str).collect();
+    let names: BTreeSet<&str> = known.iter().map(ImageName::as_str).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     format!("choose one of {}", names.join(", "))
 }
 

@@ -126,8 +126,8 @@ pub(super) fn purpose_of_folder(path: &str) -> Option<(&'static str, Fitting)> {
 /// The modules that a kind of root is attached with; others come as their dependencies.
 pub(super) const fn modules_of(kind: RootKind) -> &'static [&'static str] {
     match kind {
-        RootKind::Nbd => &["nbd"],
-        RootKind::Aoe => &["aoe"],
+        RootKind::Nbd | RootKind::OtherNbd => &["nbd"],
+        RootKind::Aoe | RootKind::OtherAoe => &["aoe"],
         RootKind::Nfs => &["nfs", "nfsv3", "nfsv4"],
         RootKind::Iscsi => &["iscsi_tcp", "sd_mod"],
     }

@@ -105,9 +105,10 @@ pub(crate) fn select(
             wanted.push(Wanted { is_needed, ..optional(name, "root file systems") });
         }
     }
-    if options.is_on_lvm && !tree.built_in.contains(DEVICE_MAPPER.0) {
-        let (name, purpose) = DEVICE_MAPPER;
-        wanted.push(Wanted { is_needed: true, ..optional(name, purpose) });
+    let (name, purpose) = DEVICE_MAPPER;
+    let has_dm = tree.paths.contains_key(name);
+    if options.is_on_lvm && !tree.built_in.contains(name) || has_dm && may_be_on_lvm(options) {
+        wanted.push(Wanted { is_needed: options.is_on_lvm, ..optional(name, purpose) });
     }
     let in_generic = options.fit.is_none().then_some(WANTED_IN_GENERIC);
     for (name, purpose) in WANTED.into_iter().chain(in_generic) {
@@ -362,6 +363,12 @@ fn first_problem(tree: &Tree<'_>, mut unusable: Unusable, wanted: &Wanted) -> Bu
             }
         }
     }
+}
+
+/// Whether a root may be on a disk of another server, of which nobody knows here what is on it.
+fn may_be_on_lvm(options: &Options) -> bool {
+    let mut kinds = options.roots.iter().flatten().chain(&options.more_roots);
+    kinds.any(|kind| kind.is_foreign() && *kind != RootKind::Nfs)
 }
 
 /// Asks for the modules for the root disks that the initrd is to attach.

@@ -98,7 +98,7 @@ fn power_on(site: &Site, change: impl FnOnce(&mut Kernel)) -> Result<Pc> {
 }
 
 /// The disk of a system that mounts a second logical volume.
-fn disk(folder: &Path, image: &Path) -> Result<PathBuf> {
+pub(crate) fn disk(folder: &Path, image: &Path) -> Result<PathBuf> {
     let [root, home, disk] = ["root", "home", "disk"].map(|name| folder.join(name));
     run(Command::new("cp").arg("--sparse=always").args([image, &root]))?;
     run(Command::new("mkfs.ext4").args(["-q"]).arg(&home).arg("32M"))?;

@@ -348,8 +348,9 @@ impl System for ThisMachine {
                 let exchange = plain.filter(|_| super::is_exchanged(config));
                 let exchange = exchange.map(nbd::Exchange::of);
                 let key = plain.as_ref().map(Token::disk_key);
-                let (machine, boot) = (export.clone(), config.boot);
-                let request = nbd::Request { machine, boot, key, exchange, generation: 0 };
+                let (machine, is_foreign, boot) = (export.clone(), false, config.boot);
+                let request =
+                    nbd::Request { machine, is_foreign, boot, key, exchange, generation: 0 };
                 let nbd::Attached { disk, server, connection, generation, told } =
                     nbd::attach(&servers, request, find_key, modules, console)?;
                 if let Some(told) = told {
@@ -364,11 +365,25 @@ impl System for ThisMachine {
             Root::Aoe { shelf, slot } => {
                 let (nic, hint) = match &self.storage {
                     Some(card) => (&card.nic, aoe_hint(config, card)),
-                    None => (nic, String::new()),
+                    None => (nic, ": is the storage server running, and on this network?".into()),
                 };
                 let disk = aoe::attach(nic, (*shelf, *slot), &hint, modules, console)?;
                 self.start_keeper(None, own_lease);
                 (disk, format!("AoE {shelf}.{slot}"))
+            }
+            Root::Foreign(RootUrl::Aoe(root)) => {
+                let nic = self.storage.as_ref().map_or(nic, |card| &card.nic);
+                let hint = ": does a target have this address, and answer this card?";
+                let disk = aoe::attach(nic, (root.shelf, root.slot), hint, modules, console)?;
+                self.start_keeper(None, own_lease);
+                (disk, format!("AoE {}.{} of another server", root.shelf, root.slot))
+            }
+            Root::Foreign(RootUrl::Nbd(root)) => {
+                let request = nbd::Request::foreign(root, 0);
+                let nbd::Attached { disk, connection, generation, .. } =
+                    nbd::attach(&[root.server], request, || None, modules, console)?;
+                self.start_keeper(Some((connection, generation)), own_lease);
+                (disk, format!("NBD {} {:?} of another server", root.server, root.export))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {
                 let disk = iscsi::attach(root, config.mac, modules, console)?;
@@ -395,7 +410,9 @@ impl System for ThisMachine {
         modules: &Arc<Modules>,
     ) -> Result<String, Failure> {
         let place = match &config.root {
-            Root::Foreign(RootUrl::Iscsi(root)) => (root.partition, None),
+            Root::Foreign(url) => url.on_disk().map_or((None, None), |on_disk| {
+                (on_disk.partition, on_disk.logical_volume.as_ref())
+            }),
             _ => (config.partition, config.logical_volume.as_ref()),
         };
         match root {
@@ -469,13 +486,15 @@ impl ThisMachine {
 /// What else may be wrong where an AoE target does not answer in the storage network.
 fn aoe_hint(config: &BootConfig, card: &StorageNic) -> String {
     let (name, mac) = (&config.host_name, card.mac);
-    format!(" It answers cards of this machine only: bootlace machine set {name} --add-mac {mac}")
+    format!(
+        ": is the storage server running, and on this network? It answers cards of this machine only: bootlace machine set {name} --add-mac {mac}"
+    )
 }
 
 /// Loads what will be needed while the link comes up, which takes seconds on real cards.
 fn preload(modules: &Arc<Modules>, root: &Root) {
     let modules = Arc::clone(modules);
-    let is_nbd = matches!(root, Root::Nbd { .. });
+    let is_nbd = matches!(root, Root::Nbd { .. } | Root::Foreign(RootUrl::Nbd(_)));
     let is_disk = !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
     std::thread::spawn(move || {
         // Whoever needs it loads it again, and says what is wrong.

@@ -101,21 +101,26 @@ impl Keeper {
         // The kernel shall kill anything else before this when memory is short.
         fs::write("/proc/self/oom_score_adj", "-1000")?;
         let (generation, lease) = arguments.split_first().unzip();
+        let generation = generation.and_then(|word| word.parse().ok()).unwrap_or(0);
+        // The kernel's connection, as `start` has given it.
+        let connection = || io::stdin().as_fd().try_clone_to_owned();
         let link = match &config.root {
             Root::Nbd { servers, export } => {
-                // The kernel's connection, as `start` has given it.
-                let connection = io::stdin().as_fd().try_clone_to_owned()?;
-                let generation = generation.and_then(|word| word.parse().ok()).unwrap_or(0);
                 // From here on it is in this process's memory only.
                 let key = later_token().get().map(Token::disk_key);
                 let (machine, boot) = (export.clone(), config.boot);
-                let request = nbd::Request { machine, boot, key, exchange: None, generation };
-                Some(Kept::Nbd(nbd::Link::open(servers, request, connection)?))
+                let (is_foreign, exchange) = (false, None);
+                let request = nbd::Request { machine, is_foreign, boot, key, exchange, generation };
+                Some(Kept::Nbd(nbd::Link::open(servers, request, connection()?)?))
+            }
+            Root::Foreign(RootUrl::Nbd(root)) => {
+                let request = nbd::Request::foreign(root, generation);
+                Some(Kept::Nbd(nbd::Link::open(&[root.server], request, connection()?)?))
             }
             Root::Foreign(RootUrl::Iscsi(root)) => {
                 Some(Kept::Iscsi(iscsi::Link::open(root, config.mac)?))
             }
-            Root::Aoe { .. } | Root::Foreign(RootUrl::Nfs(_)) => None,
+            Root::Aoe { .. } | Root::Foreign(RootUrl::Nfs(_) | RootUrl::Aoe(_)) => None,
         };
         let own_lease = lease
             .and_then(|lease| lease.split_first())

@@ -4,7 +4,7 @@ use crate::console::uptime;
 use crate::net::netlink;
 use crate::net::nic::Nic;
 use crate::sysfs;
-use initcfg::{BootConfig, Root, RootUrl};
+use initcfg::{BootConfig, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -52,8 +52,7 @@ fn servers(config: &BootConfig) -> Vec<Ipv4Addr> {
     match &config.root {
         Root::Nbd { servers, .. } => servers.iter().map(|server| *server.ip()).collect(),
         Root::Aoe { .. } => vec![config.server],
-        Root::Foreign(RootUrl::Nfs(root)) => vec![*root.server.ip()],
-        Root::Foreign(RootUrl::Iscsi(root)) => vec![*root.portal.ip()],
+        Root::Foreign(url) => vec![url.server().map_or(config.server, |server| *server.ip())],
     }
 }
 

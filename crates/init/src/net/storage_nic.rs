@@ -9,7 +9,7 @@ use crate::net::netlink::{self, Socket};
 use crate::net::nic::{self, Nic, in_words};
 use crate::patience::Patience;
 use crate::sysfs;
-use initcfg::{BootConfig, Root, RootUrl, StorageNetwork};
+use initcfg::{BootConfig, Root, StorageNetwork};
 use socket2::{Domain, Protocol, Type};
 use std::fmt;
 use std::io;
@@ -370,8 +370,7 @@ fn servers(network: &StorageNetwork, root: &Root) -> Vec<SocketAddrV4> {
     let of_root = match root {
         Root::Nbd { servers, .. } => servers.clone(),
         Root::Aoe { .. } => Vec::new(),
-        Root::Foreign(RootUrl::Nfs(root)) => vec![root.server],
-        Root::Foreign(RootUrl::Iscsi(root)) => vec![root.portal],
+        Root::Foreign(url) => url.server().into_iter().collect(),
     };
     let mut all: Vec<SocketAddrV4> =
         of_root.into_iter().filter(|server| network.holds(*server.ip())).collect();

@@ -46,11 +46,8 @@ pub(crate) fn attach(
             next_discover = started.elapsed() + DISCOVER_EVERY;
         }
         if started.elapsed() > Duration::from_secs(2) {
-            patience.waiting(&format!(
-                "waiting for AoE target {shelf}.{slot} on {}: is the storage server running, and on \
-                 this network?{hint}",
-                nic.name
-            ));
+            patience
+                .waiting(&format!("waiting for AoE target {shelf}.{slot} on {}{hint}", nic.name));
         }
         std::thread::sleep(POLL);
     }

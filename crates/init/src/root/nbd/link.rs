@@ -1,7 +1,7 @@
 //! The connection of a running system to its NBD server, which the kernel can't restore by itself.
 
 use super::kernel::{DEVICE, Driver};
-use super::negotiate::{Request, negotiate_any, why};
+use super::negotiate::{Request, negotiate_any};
 use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,7 +37,8 @@ impl Link {
         let disk = Disk { name: DEVICE.to_owned() };
         let size_bytes =
             disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
-        let (servers, tls) = (servers.to_vec(), Tls::open()?);
+        let servers = servers.to_vec();
+        let tls = if request.is_foreign { None } else { Tls::open()? };
         Ok(Self { servers, request, size_bytes, connection, tls, driver })
     }
 
@@ -63,7 +64,7 @@ impl Link {
         let machine = &self.request.machine;
         let (server, (stream, found)) =
             negotiate_any(&self.servers, &self.request, self.tls.as_ref(), CONNECT_TIMEOUT)
-                .map_err(|(server, error)| why(server, machine, &error))?;
+                .map_err(|(server, error)| self.request.why(server, &error))?;
         if found.size_bytes / 512 * 512 != self.size_bytes {
             return Err(format!(
                 "the disk {machine} of {server} has {} bytes now, but had {}: this is not the disk of this system; \

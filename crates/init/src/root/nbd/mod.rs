@@ -16,7 +16,7 @@ use crate::root::tls::Tls;
 use crate::sysfs;
 use initcfg::{DiskKey, HostConfig};
 use kernel::{DEVICE, Driver};
-use negotiate::{Connection, negotiate_any, why};
+use negotiate::{Connection, negotiate_any};
 use std::io;
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
@@ -63,7 +63,8 @@ pub(crate) fn attach(
     modules: &Modules,
     console: &Console,
 ) -> Result<Attached, Failure> {
-    let tls = Tls::open().map_err(|error| {
+    let tls = if request.is_foreign { Ok(None) } else { Tls::open() };
+    let tls = tls.map_err(|error| {
         let text = format!("the initrd says that NBD needs TLS, which does not work: {error}");
         Failure::new(text, "have the boot server rebuild the initrd")
     })?;
@@ -73,7 +74,7 @@ pub(crate) fn attach(
         .map_err(|error| cannot_load("NBD", &error, modules))?;
     let (server, (connection, found)) =
         wait_for_export(servers, &mut request, find_key, tls.as_ref(), console)?;
-    let Request { machine, generation, exchange, .. } = request;
+    let Request { machine, is_foreign, generation, exchange, .. } = request;
     let told = exchange.as_ref().and_then(Exchange::told);
     // The kernel shows this name to everybody.
     let given = Driver::open().and_then(|driver| driver.connect(&connection, &machine, found));
@@ -91,10 +92,16 @@ pub(crate) fn attach(
         sysfs::tune(disk.sys(file), &value);
     }
     if disk.size_bytes().is_none() {
-        return Err(Failure::new(
-            format!("the disk {machine} of the storage server {server} is empty"),
-            "import the image again",
-        ));
+        return Err(match is_foreign {
+            true => Failure::new(
+                format!("the disk {machine} of the NBD server {server} is empty"),
+                "look at what that server exports",
+            ),
+            false => Failure::new(
+                format!("the disk {machine} of the storage server {server} is empty"),
+                "import the image again",
+            ),
+        });
     }
     Ok(Attached { disk, server, connection, generation, told })
 }
@@ -122,12 +129,12 @@ fn wait_for_export(
         if is_refused && request.key.is_none() {
             request.key = find_key();
         }
-        let text = why(server, &request.machine, &error);
+        let text = request.why(server, &error);
         let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused || error.passes().is_some() {
             refused_since = None;
         } else if since.elapsed() > REFUSED_MAX {
-            let remedy = "look at the storage server's log; the machine restarts and asks again";
+            let remedy = "look at that server's log; the machine restarts and asks again";
             return Err(Failure::new(text, remedy));
         }
         // Nobody need read of the first tries, unless the answer was no.

@@ -3,7 +3,9 @@
 use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Transfer, Turn};
-use initcfg::{Claim, DiskKey, DiskName, HostConfig, NO_ROOM_YET, Nonce, SECRET_SUFFIX, Token};
+use initcfg::{
+    Claim, DiskKey, DiskName, HostConfig, NO_ROOM_YET, NbdRoot, Nonce, SECRET_SUFFIX, Token,
+};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -42,35 +44,16 @@ impl NegotiationError {
     }
 }
 
-/// What an error means for the person who waits.
-pub(crate) fn why(server: SocketAddrV4, export: &str, error: &NegotiationError) -> String {
-    if let Some(why) = error.passes() {
-        return format!("waiting for the storage server {server}: {why}");
-    }
-    match error {
-        NegotiationError::Handshake(error) => {
-            format!("the storage server {server} does not give the disk {export}: {error}")
-        }
-        NegotiationError::Tls(why) => {
-            format!("the storage server {server} can't be trusted with the disk {export}: {why}")
-        }
-        NegotiationError::Io(error) => {
-            format!(
-                "waiting for the storage server {server}: {}",
-                tcp::unreachable(error, "storage server")
-            )
-        }
-    }
-}
-
 /// A connection to the export, ready for the kernel.
 pub(crate) type Connection = (TcpStream, Export);
 
 /// The disk that is asked for, and as what.
 #[derive(Clone)]
 pub(crate) struct Request {
-    /// The machine, whose name the disk has.
+    /// The machine, whose name the disk has; at a foreign server its export's.
     pub(crate) machine: String,
+    /// The server is not ours, and wants no proof.
+    pub(crate) is_foreign: bool,
     /// The boot.
     pub(crate) boot: u64,
     /// By this the boot proves itself; `None`: it can't.
@@ -102,6 +85,36 @@ impl Exchange {
 }
 
 impl Request {
+    /// For a disk of a server that is not ours.
+    pub(crate) fn foreign(root: &NbdRoot, generation: u32) -> Self {
+        let machine = root.export.clone();
+        Self { machine, is_foreign: true, boot: 0, key: None, exchange: None, generation }
+    }
+
+    /// Who has the disk, for people.
+    const fn server_kind(&self) -> &'static str {
+        if self.is_foreign { "NBD server" } else { "storage server" }
+    }
+
+    /// What an error means for the person who waits.
+    pub(crate) fn why(&self, server: SocketAddrV4, error: &NegotiationError) -> String {
+        let (kind, disk) = (self.server_kind(), &self.machine);
+        if let Some(why) = error.passes() {
+            return format!("waiting for the {kind} {server}: {why}");
+        }
+        match error {
+            NegotiationError::Handshake(error) => {
+                format!("the {kind} {server} does not give the disk {disk}: {error}")
+            }
+            NegotiationError::Tls(why) => {
+                format!("the {kind} {server} can't be trusted with the disk {disk}: {why}")
+            }
+            NegotiationError::Io(error) => {
+                format!("waiting for the {kind} {server}: {}", tcp::unreachable(error, kind))
+            }
+        }
+    }
+
     /// The name to open, after a server has said this to whoever only asks. Those of before November 2026 want no
     /// proof, and tell of the disk.
     fn name(&self, said: Option<&str>) -> String {
@@ -120,6 +133,9 @@ impl Request {
 
     fn name_with(&self, key: Option<DiskKey>, said: Option<&str>) -> String {
         let Self { machine, boot, generation, .. } = self;
+        if self.is_foreign {
+            return machine.clone();
+        }
         let nonce = said.and_then(Nonce::of_challenge);
         let claim = key.zip(nonce).map(|(key, nonce)| {
             let proof = key.prove(&nonce, machine, *boot, *generation);
@@ -301,7 +317,8 @@ mod tests {
     }
 
     fn ask(machine: &str, key: Option<DiskKey>) -> Request {
-        Request { machine: machine.into(), boot: 42, key, exchange: None, generation: 3 }
+        let (machine, is_foreign) = (machine.into(), false);
+        Request { machine, is_foreign, boot: 42, key, exchange: None, generation: 3 }
     }
 
     fn listen() -> (TcpListener, SocketAddrV4) {
@@ -367,7 +384,8 @@ mod tests {
         let (from, error) =
             negotiate_any(&servers, &ask("lab-08", None), None, TIMEOUT).unwrap_err();
         assert_eq!(from, servers[1]);
-        assert!(why(from, "lab-08", &error).contains("does not give the disk lab-08"));
+        let said = ask("lab-08", None).why(from, &error);
+        assert!(said.contains("does not give the disk lab-08"), "{said}");
         let (_, error) =
             negotiate_any(&[dead(), dead()], &ask("lab-07", None), None, TIMEOUT).unwrap_err();
         assert!(matches!(error, NegotiationError::Io(_)));
@@ -389,12 +407,30 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_server_is_asked_for_just_its_export() {
+        let root = |export: &str| NbdRoot {
+            server: server(),
+            export: export.to_owned(),
+            on_disk: initcfg::OnDisk::default(),
+        };
+        let ask = |root: &NbdRoot| {
+            let request = Request::foreign(root, 3);
+            assert_eq!(request.name(Some("no")), root.export);
+            negotiate_any(&[root.server], &request, None, TIMEOUT)
+                .map_err(|(from, error)| request.why(from, &error))
+        };
+        assert!(ask(&root("lab-07/fedora")).is_ok());
+        let refused = ask(&root("")).unwrap_err();
+        assert!(refused.starts_with("the NBD server 127.0.0.1:"), "{refused}");
+    }
+
+    #[test]
     fn a_server_that_has_no_room_is_waited_for() {
         let server = server_that_wants(Some(NONCE));
         let request = Request { boot: 43, ..ask("lab-07", Some(KEY)) };
         let (from, error) = negotiate_any(&[server], &request, None, TIMEOUT).unwrap_err();
         assert_eq!(error.passes(), Some("its disk is full: delete files"));
-        let said = why(from, "lab-07", &error);
+        let said = request.why(from, &error);
         assert_eq!(
             said,
             format!("waiting for the storage server {server}: its disk is full: delete files")
