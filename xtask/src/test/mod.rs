@@ -7,10 +7,14 @@ mod run;
 
 use crate::deb::Package;
 use crate::{build, lint, say, setup};
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use lab::{Arm64, Container, Recipe, Release};
+use nix::sys::statvfs::statvfs;
 use std::process::ExitCode;
+
+/// What all tests side by side write at most, in bytes: a full disk fails whoever comes next, and looks like something else.
+const ROOM_BYTES: u64 = 6_000_000_000;
 
 #[derive(Args)]
 pub(crate) struct Test {
@@ -39,6 +43,9 @@ impl Test {
             built
         })?;
         let jobs = jobs::all(&messages, self.filter.as_deref())?;
+        if !self.quick {
+            check_room()?;
+        }
         say("testing");
         let package = if self.quick { None } else { Some(Package::of_tests().pack()?) };
         let mut environment = vec![("BOOTLACE_BIN", binary.as_os_str())];
@@ -49,6 +56,20 @@ impl Test {
         let outcomes = run::all(jobs, &environment)?;
         Ok(report::summary(&outcomes))
     }
+}
+
+fn check_room() -> Result<()> {
+    let folder = std::env::temp_dir();
+    let told = statvfs(&folder).with_context(|| format!("can't look at {}", folder.display()))?;
+    let free = told.blocks_available().saturating_mul(told.fragment_size());
+    ensure!(
+        free >= ROOM_BYTES,
+        "{} has {} MB free, and the tests need {} MB there: free some, or name another folder in TMPDIR",
+        folder.display(),
+        free / 1_000_000,
+        ROOM_BYTES / 1_000_000
+    );
+    Ok(())
 }
 
 /// Makes all images and the server for the package side by side, so that no test's time limit includes it.
