@@ -6,7 +6,8 @@ use nix::unistd::{geteuid, getppid};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,21 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// With this the worker says that it could not begin; no program of the container's may end so.
 const NOT_BEGUN: i32 = 254;
+
+/// With this, that what ran has ended well and changed nothing.
+const UNCHANGED: i32 = 253;
+
+/// Below the root: what is written by whoever only looks, and no reason for another version.
+const PASSING: [&str; 8] = [
+    "root/.bash_history",
+    "run",
+    "tmp",
+    "var/cache",
+    "var/lib/apt/lists",
+    "var/lib/apt/periodic",
+    "var/log",
+    "var/tmp",
+];
 
 /// What may run in it, and where.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,6 +62,8 @@ pub(crate) struct Shell(Child);
 pub(crate) enum Ended {
     /// What ran in it, with this.
     Code(i32),
+    /// What ran in it, well, and it has changed nothing but perhaps logs and caches.
+    Unchanged,
     /// It never began, or was killed; for people.
     Failed(String),
 }
@@ -90,6 +108,7 @@ impl Shell {
             std::thread::sleep(POLL);
         };
         Ok(match status.code() {
+            Some(UNCHANGED) => Ended::Unchanged,
             Some(NOT_BEGUN) => Ended::Failed("the container could not be started".to_owned()),
             Some(code) => Ended::Code(code),
             None => Ended::Failed(format!("the container was ended ({status})")),
@@ -120,14 +139,52 @@ fn begin() -> anyhow::Result<i32> {
     }
     let Told { disk, ordered } = serde_json::from_str(&order).context("the order can't be read")?;
     let root = mount_point()?;
-    let mounted = mount_all(&disk_of(disk)?, &ordered.file_systems, &root)
-        .and_then(|()| contain(&root, &ordered, stdin));
+    let mounted = mount_all(&disk_of(disk)?, &ordered.file_systems, &root).and_then(|()| {
+        let before = fingerprint(&root)?;
+        let code = contain(&root, &ordered, stdin)?;
+        // Whatever the last command in a shell was.
+        let may_be_unchanged = code == 0 || ordered.command.is_empty();
+        Ok(if may_be_unchanged && fingerprint(&root)? == before { UNCHANGED } else { code })
+    });
     // Before its disk is read: all of it must be there. The mounts themselves go with this process.
     let unmounted = run("umount", &["--recursive", &root.to_string_lossy()]);
     let _ = fs::remove_dir(&root);
     let code = mounted?;
     unmounted?;
     Ok(code)
+}
+
+/// Another one when any file below is another one, apart from those that are [`PASSING`].
+fn fingerprint(root: &Path) -> io::Result<blake3::Hash> {
+    let mut hash = blake3::Hasher::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<_> = fs::read_dir(&folder)?.collect::<io::Result<_>>()?;
+        entries.sort_unstable_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let below = path.strip_prefix(root).unwrap_or(&path);
+            if PASSING.iter().any(|passing| below == Path::new(passing)) {
+                continue;
+            }
+            let about = entry.metadata()?;
+            hash.update(below.as_os_str().as_bytes()).update(&[0]);
+            // The time of the last change of a file or of what is said of it can't be set by anybody.
+            for value in [
+                about.ino(),
+                about.mode().into(),
+                about.size(),
+                about.ctime().cast_unsigned(),
+                about.ctime_nsec().cast_unsigned(),
+            ] {
+                hash.update(&value.to_le_bytes());
+            }
+            if about.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    Ok(hash.finalize())
 }
 
 /// The disk, as who orders has it open: that he may write to it is shown.

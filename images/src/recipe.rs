@@ -63,6 +63,59 @@ pub struct Parameter {
     /// All that it may be; empty: any word.
     #[serde(default)]
     pub choices: Vec<String>,
+    /// What such a word must be, if there is one; `None`: anything.
+    #[serde(default)]
+    pub kind: Option<ParameterKind>,
+}
+
+/// What the value of a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParameterKind {
+    /// A hash as in `/etc/shadow` (crypt(5)), never the password itself.
+    PasswordHash,
+    /// Name of an account, as Debian's `adduser` takes it.
+    UserName,
+    /// Like `Europe/Berlin`. If this host has a list of time zones, it is in that.
+    TimeZone,
+}
+
+impl ParameterKind {
+    /// What is wrong with the value; `None`: nothing.
+    fn objection(self, value: &str) -> Option<&'static str> {
+        let is_good = match self {
+            Self::PasswordHash => {
+                let rest = value.strip_prefix('$').and_then(|rest| rest.split_once('$'));
+                rest.is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.contains('$'))
+            }
+            Self::UserName => {
+                let is_inner =
+                    |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "-_".contains(it);
+                value.starts_with(|it: char| it.is_ascii_lowercase())
+                    && value.len() <= 32
+                    && value.chars().all(is_inner)
+            }
+            Self::TimeZone => {
+                let list = Path::new("/usr/share/zoneinfo");
+                let is_plain = value
+                    .split('/')
+                    .all(|part| part.starts_with(|it: char| it.is_ascii_alphanumeric()));
+                is_plain && (!list.join("Etc/UTC").exists() || list.join(value).is_file())
+            }
+        };
+        let wanted = match self {
+            Self::PasswordHash => {
+                "it is a hash, as openssl passwd -6 prints one, and not the password itself"
+            }
+            Self::UserName => {
+                "it is the name of an account: a small letter, then small letters, digits, - and _"
+            }
+            Self::TimeZone => {
+                "it is a time zone, like Europe/Berlin; timedatectl list-timezones shows all"
+            }
+        };
+        (!is_good).then_some(wanted)
+    }
 }
 
 fn main_component() -> Vec<String> {
@@ -277,7 +330,11 @@ impl Parameter {
                 "it has up to {VALUE_MAX} letters, digits, spaces and -_./:@+=,$%, and does not begin with -"
             ));
         }
-        Ok(())
+        let kind = self.kind.filter(|_| !value.is_empty());
+        match kind.and_then(|kind| kind.objection(value)) {
+            Some(why) => bad(why.to_owned()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -340,9 +397,20 @@ mod tests {
         assert_eq!(recipe.packages.last().unwrap(), "sssd-ldap");
         let told = recipe.clone().add_packages(vec!["--option".to_owned()]).unwrap_err();
         assert!(told.to_string().contains("\"--option\" is no package"), "{told}");
-        for value in ["a\nb", "`reboot`", "--gid 0", "ü"] {
+        for value in ["a\nb", "`reboot`", "--gid 0", "ü", "Pupil", "two words", "-x", "0day"] {
             assert!(choose(&mut recipe, "autologin", value).is_err(), "{value}");
         }
+        choose(&mut recipe, "autologin", "pupil-1").unwrap();
+        choose(&mut recipe, "autologin", "").unwrap();
+        for value in ["secret", "$6$", "$$a$b", "root"] {
+            let told = choose(&mut recipe, "root-password", value).unwrap_err();
+            assert!(told.contains("openssl passwd -6"), "{told}");
+        }
+        choose(&mut recipe, "root-password", "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o").unwrap();
+        for value in ["../../etc/passwd", "/etc/passwd", "Europe/", ""] {
+            assert_eq!(choose(&mut recipe, "timezone", value).is_ok(), value.is_empty(), "{value}");
+        }
+        choose(&mut recipe, "timezone", "Europe/Berlin").unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `bootlace files …`
 
-use super::{WrongUsage, count, say, table};
+use super::{WrongUsage, count, note, say, table};
 use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::Context as _;
@@ -34,7 +34,8 @@ pub(super) enum Files {
     ///   bootlace files put /etc/krb5.keytab lab-07.keytab --machine lab-07 --secret
     ///   bootlace files put /etc/motd --gone
     ///
-    /// It takes the place of what was laid at this path. Of several at one path the machine's counts more than its room's, and that
+    /// It takes the place of what was laid at this path, of which it has permissions, owner and whether it is a template or a secret, unless
+    /// they are said anew. Of several at one path the machine's counts more than its room's, and that
     /// more than the site's. All of it: bootlace help lay-files-over
     #[command(verbatim_doc_comment)]
     Put(Box<Put>),
@@ -78,7 +79,10 @@ pub(super) struct Meant {
 }
 
 #[derive(Args)]
-#[command(group = ArgGroup::new("what").required(true).multiple(false))]
+#[command(
+    group = ArgGroup::new("what").required(true).multiple(false),
+    override_usage = "bootlace files put [OPTIONS] <PATH> <FILE|--link <TARGET>|--gone>"
+)]
 pub(super) struct Put {
     /// Where it is laid: an absolute path. Folders on the way are made
     path: String,
@@ -157,7 +161,9 @@ impl Put {
         let new = content.map(|content| NewFile::of_bytes("", &content)).unwrap_or_default();
         let Whose { room, machine } = whose;
         let new = NewFile { path, room, machine, link, gone, mode, owner, template, secret, ..new };
-        let file: SiteFile = Site::open(paths)?.send(Method::PUT, "/api/v1/files", &new)?;
+        let site = Site::open(paths)?;
+        let new = if new.base64.is_some() { as_before(&site, new)? } else { new };
+        let file: SiteFile = site.send(Method::PUT, "/api/v1/files", &new)?;
         let whom = match file.of() {
             FilesOf::Site => "all machines".to_owned(),
             FilesOf::Room(room) => format!("the machines of the room {room}"),
@@ -167,6 +173,40 @@ impl Put {
         say(format!("{}: {what}, on {whom}; takes effect at the next boot", file.path));
         Ok(())
     }
+}
+
+/// The file with what is not said of it as it is of the one in whose place it comes: a new password in a file must not make it one that
+/// everybody reads.
+fn as_before(site: &Site, new: NewFile) -> anyhow::Result<NewFile> {
+    let whose = Whose { room: new.room.clone(), machine: new.machine.clone() };
+    let url = Meant { path: new.path.clone(), whose }.url();
+    let former: FileRead = match site.get(&url) {
+        Ok(former) => former,
+        // Nothing is laid there yet, or what is wrong is told when it is put.
+        Err(_) => return Ok(new),
+    };
+    let former = former.file;
+    if former.kind != SiteFileKind::File {
+        return Ok(new);
+    }
+    let is_kept = former.secret && !new.secret || former.template && !new.template;
+    if is_kept {
+        let kinds = [("a secret", former.secret), ("a template", former.template)];
+        let kinds: Vec<&str> =
+            kinds.into_iter().filter_map(|(kind, is_so)| is_so.then_some(kind)).collect();
+        note(format!(
+            "{} stays {}, as it was; bootlace files rm first makes it another thing",
+            new.path,
+            kinds.join(" and ")
+        ));
+    }
+    Ok(NewFile {
+        mode: new.mode.or(former.mode),
+        owner: new.owner.or(former.owner),
+        template: new.template || former.template,
+        secret: new.secret || former.secret,
+        ..new
+    })
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Vec<u8>> {

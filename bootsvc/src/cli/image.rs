@@ -86,7 +86,7 @@ pub(super) enum Image {
     ///
     /// Example: bootlace image check debian-12/v4
     Check {
-        /// An image, like debian-12, of which the newest version is looked at; or a version, like debian-12/v4
+        /// An image, like debian-12, of which the newest version that machines get is looked at; or a version, like debian-12/v4
         version: WhichVersion,
         /// Tell what Bootlace deals with by itself, too
         #[arg(long)]
@@ -102,7 +102,7 @@ pub(super) enum Image {
     ///
     /// Example: bootlace image fix debian-12 --except cloud-init
     Fix {
-        /// An image, like debian-12, whose newest version is meant; or a version, like debian-12/v4
+        /// An image, like debian-12, whose newest version that machines get is meant; or a version, like debian-12/v4
         version: WhichVersion,
         /// Only against what this check has found; may be repeated
         #[arg(long, value_name = "CHECK")]
@@ -245,6 +245,7 @@ pub(super) enum Image {
     ///
     /// Says how much room it frees, and asks. A version that machines boot, run, are told to boot or have made a disk on is not
     /// removed.
+    #[command(aliases = ["delete", "remove"])]
     Rm {
         /// Image and version, like debian-12/v2
         version: NamedVersion,
@@ -270,6 +271,7 @@ pub(super) enum Image {
     Send(leave::Send),
     Receive(receive::Receive),
     /// List images and their versions
+    #[command(alias = "list")]
     Ls {
         /// Print JSON
         #[arg(long)]

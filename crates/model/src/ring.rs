@@ -1,6 +1,6 @@
 //! A version that one room tries before all get it: who takes part, what has come of it, and what follows from that.
 
-use crate::{Boot, BootId, Follows, ImageName, Machine, MachineName, RoomName};
+use crate::{Boot, BootId, Follows, ImageName, Machine, MachineName, RoomName, WriteMode};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -75,13 +75,15 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Whether the machine gets the version by it: it is in the room, and told to boot no other image and no certain version.
+    /// Whether the machine gets the version by it: it is in the room, and told to boot no other image and no certain version, and keeps
+    /// no disk, which would stay on the version on which it was made.
     pub fn is_for(&self, machine: &Machine) -> bool {
         let follows = |choice: &crate::ImageChoice| {
             choice.image == self.image && !matches!(choice.follows, Follows::Version(_))
         };
         self.end.is_none()
             && machine.edit.is_none()
+            && machine.writes() != WriteMode::Persistent
             && machine.room.as_ref() == Some(&self.room)
             && machine.image.as_ref().is_some_and(follows)
     }

@@ -53,7 +53,7 @@ fn versions() -> Result<()> {
     let told = site.run(&["image", "ring", "ls"])?;
     ensure!(told.contains("1 of 1 machines were up with it"), "{told}");
     let told = site.run(&["image", "ring", "pass", "debian"])?;
-    ensure!(told.contains("which all get now"), "{told}");
+    ensure!(told.contains("and it went to all"), "{told}");
     site.run(&["image", "retire", "debian/v1"])?;
 
     let told = site.run(&["image", "rollback", "debian", "--to", "1"])?;

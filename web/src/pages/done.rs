@@ -172,7 +172,7 @@ impl Done {
             "The room's machines get it at their next boot, and all others when it has proven itself there.",
         ),
         (Self::RingWithout, "ring-without", "Nobody waits for that machine any more."),
-        (Self::RingStopped, "ring-stopped", "Done. The room gets what all get."),
+        (Self::RingStopped, "ring-stopped", "Done. The room gets again what its machines follow."),
         (Self::VersionReleased, "released", "Released. Machines get it at their next boot."),
         (
             Self::VersionToTest,

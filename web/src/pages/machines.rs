@@ -64,6 +64,10 @@ pub(crate) async fn show(service: Viewer, Query(filter): Query<Filter>) -> Page 
 
 fn row(view: &MachineView, now: Now) -> Row {
     let next = match (&view.machine.image, view.next_version) {
+        _ if view.machine.edit.is_some() => {
+            let edit = view.machine.edit.as_ref().map(|edit| edit.choice().to_string());
+            format!("changes {}", edit.unwrap_or_default())
+        }
         (None, _) => "none".to_owned(),
         (Some(image), None) => format!("{image} (missing)"),
         (Some(image), Some(version)) => format!("{image} · v{version}"),

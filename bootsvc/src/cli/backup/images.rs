@@ -29,15 +29,15 @@ const DIGEST_LETTERS: usize = 16;
 
 /// Keep the newest versions of each image on another server, or in a folder
 ///
-/// What is there already is not sent again: versions never change. Of a server only what differs is sent. Older ones there are deleted, if they
-/// were kept by this command and are drafts still. bootlace status tells when this was not done for 26 hours.
+/// What is released or to be tested is kept, however old it is. What is there already is not sent again: versions never change. Of a server
+/// only what differs is sent. Older ones there are deleted, if they were kept by this command and are drafts still. bootlace status tells when this was not done for 26 hours.
 ///
 /// Example: bootlace backup images https://boot2:8443 --token-file /etc/bootlace/boot2.token --ca /etc/bootlace/boot2.pem
 #[derive(Args)]
 pub(in crate::cli) struct Images {
     #[command(flatten)]
     there: There,
-    /// How many versions of each image are kept there
+    /// How many versions of each image are kept there, with those that machines get
     #[arg(long, value_name = "N", default_value_t = KEPT, value_parser = kept)]
     keep: usize,
 }
@@ -112,7 +112,7 @@ impl Images {
         let new = NewJob { kind: JobKind::ImageSend, what, by };
         as_job(paths, new, |work| {
             let store = Store::look(&paths.images())?;
-            let wanted = newest(store.list()?, self.keep);
+            let wanted = to_keep(store.list()?, &store.states()?, self.keep);
             let mut failed = Vec::new();
             for version in wanted.values().flatten() {
                 let ImageVersion { image, version: number, .. } = version;
@@ -140,8 +140,8 @@ impl Images {
                 );
             }
             match &target {
-                Target::Server(place) => delete_there(place, wanted.keys(), self.keep, work)?,
-                Target::Folder(folder) => delete_in(folder, self.keep, work)?,
+                Target::Server(place) => delete_there(place, &wanted, self.keep, work)?,
+                Target::Folder(folder) => delete_in(folder, &wanted, self.keep, work)?,
             }
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
             note_image_backup(&paths.database(), now)
@@ -152,17 +152,39 @@ impl Images {
     }
 }
 
-/// The newest versions of each image, the oldest of them first.
-fn newest(versions: Vec<ImageVersion>, keep: usize) -> BTreeMap<ImageName, Vec<ImageVersion>> {
-    let mut by_image: BTreeMap<ImageName, Vec<ImageVersion>> = BTreeMap::new();
+/// What is kept of each image, the oldest first.
+type Wanted = BTreeMap<ImageName, Vec<ImageVersion>>;
+
+/// The newest versions of each image, and the newest of each state in which machines get it: after a rollback, or beside drafts, these
+/// may be older ones.
+fn to_keep(
+    versions: Vec<ImageVersion>,
+    states: &BTreeMap<(ImageName, u32), VersionState>,
+    keep: usize,
+) -> Wanted {
+    let mut by_image = Wanted::new();
     for version in versions {
         by_image.entry(version.image.clone()).or_default().push(version);
     }
     for versions in by_image.values_mut() {
         versions.sort_by_key(|version| version.version);
-        versions.drain(..versions.len().saturating_sub(keep));
+        let newest_in = |wanted: VersionState| {
+            let state = |it: &&ImageVersion| {
+                states.get(&(it.image.clone(), it.version)).copied().unwrap_or_default() == wanted
+            };
+            versions.iter().rfind(state).map(|it| it.version)
+        };
+        let given = [VersionState::Released, VersionState::Test].map(newest_in);
+        let newest = versions.len().saturating_sub(keep);
+        let oldest = versions.get(newest).map_or(u32::MAX, |it| it.version);
+        versions.retain(|it| it.version >= oldest || given.contains(&Some(it.version)));
     }
     by_image
+}
+
+/// Whether a version with a digest that begins so is one of those that are to be kept.
+fn is_wanted(wanted: &Wanted, image: &ImageName, digest: &str) -> bool {
+    wanted.get(image).is_some_and(|all| all.iter().any(|it| it.digest.starts_with(digest)))
 }
 
 /// A version in a folder: `debian-12.v4.0c49f3dacf6d0748.stream`.
@@ -170,6 +192,8 @@ fn newest(versions: Vec<ImageVersion>, keep: usize) -> BTreeMap<ImageName, Vec<I
 struct Saved {
     image: ImageName,
     version: u32,
+    /// How its digest begins.
+    digest: String,
     file: String,
 }
 
@@ -185,7 +209,8 @@ impl Saved {
         let is_digest = digest.len() == DIGEST_LETTERS
             && digest.bytes().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(&it));
         let version = version.parse().ok().filter(|_| is_digest)?;
-        Some(Self { image: image.parse().ok()?, version, file: file.to_owned() })
+        let (digest, file) = (digest.to_owned(), file.to_owned());
+        Some(Self { image: image.parse().ok()?, version, digest, file })
     }
 }
 
@@ -244,9 +269,12 @@ fn save(
     Ok(format!("{image}/v{number} saved: {}", Size(size)))
 }
 
-fn delete_in(folder: &Path, keep: usize, work: &mut Work) -> anyhow::Result<()> {
+fn delete_in(folder: &Path, wanted: &Wanted, keep: usize, work: &mut Work) -> anyhow::Result<()> {
     for all in saved_in(folder)?.values() {
         for old in &all[..all.len().saturating_sub(keep)] {
+            if is_wanted(wanted, &old.image, &old.digest) {
+                continue;
+            }
             let path = folder.join(&old.file);
             fs::remove_file(&path).with_context(|| format!("can't delete {}", path.display()))?;
             work.say(format!("{}: deleted, as newer ones are there", path.display()));
@@ -264,19 +292,19 @@ fn delete_in(folder: &Path, keep: usize, work: &mut Work) -> anyhow::Result<()> 
 }
 
 /// Deletes drafts that are older than those that are to be kept.
-fn delete_there<'a>(
+fn delete_there(
     place: &Place,
-    images: impl Iterator<Item = &'a ImageName>,
+    wanted: &Wanted,
     keep: usize,
     work: &mut Work,
 ) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let there = far::versions(&runtime, place)?;
-    for image in images {
+    for image in wanted.keys() {
         let mut all: Vec<_> = there.iter().filter(|it| it.version.image == *image).collect();
         all.sort_by_key(|it| it.version.version);
         for old in &all[..all.len().saturating_sub(keep)] {
-            if old.state != VersionState::Draft {
+            if old.state != VersionState::Draft || is_wanted(wanted, image, &old.version.digest) {
                 continue;
             }
             let number = old.version.version;
@@ -312,8 +340,15 @@ impl Drill {
             };
             let is_meant =
                 |image: &ImageName| self.image.as_ref().is_none_or(|wanted| wanted == image);
+            let known: Vec<String> = all.iter().map(|one| one.image.to_string()).collect();
             let all: Vec<_> = all.into_iter().filter(|one| is_meant(&one.image)).collect();
-            ensure!(!all.is_empty(), "no image is kept at {}", self.there.place);
+            ensure!(!known.is_empty(), "no image is kept at {}", self.there.place);
+            ensure!(
+                !all.is_empty(),
+                "no version of it is kept at {}, where there are: {}",
+                self.there.place,
+                known.join(", ")
+            );
             let mut failed = Vec::new();
             for one in &all {
                 match self.try_one(one, &target, work) {
@@ -402,7 +437,7 @@ fn in_folder(folder: &Path) -> anyhow::Result<Vec<Kept>> {
             File::open(folder.join(&one.file)).ok().and_then(|file| about_stream(file).ok());
         let (digest, size_bytes) =
             about.map(|about| (about.digest, about.size_bytes)).unwrap_or_default();
-        let Saved { image, version, file } = one;
+        let Saved { image, version, file, .. } = one;
         all.push(Kept { image, version, digest, size_bytes, file });
     }
     Ok(all)
@@ -443,5 +478,32 @@ mod tests {
         ] {
             assert_eq!(Saved::parse(other), None, "{other}");
         }
+    }
+    #[test]
+    fn what_machines_get_is_kept_however_old_it_is() {
+        let versions = |numbers: &[u32]| -> Vec<ImageVersion> {
+            let json = |number: &u32| {
+                serde_json::json!({
+                    "image": "debian", "version": number, "digest": format!("{number:064}"), "size_bytes": 4096,
+                    "partition": null, "file_system": "ext4", "kernel_version": "6.1", "os_name": null,
+                    "imported_unix": 1,
+                })
+            };
+            numbers.iter().map(|number| serde_json::from_value(json(number)).unwrap()).collect()
+        };
+        let kept = |states: &[(u32, VersionState)], keep| -> Vec<u32> {
+            let image: ImageName = "debian".parse().unwrap();
+            let states =
+                states.iter().map(|&(number, state)| ((image.clone(), number), state)).collect();
+            let kept = to_keep(versions(&[3, 1, 2, 4, 5]), &states, keep);
+            kept[&image].iter().map(|it| it.version).collect()
+        };
+        use VersionState::{Draft, Retired, Test};
+        assert_eq!(kept(&[], 2), [4, 5]);
+        let gone_back = [(3, Retired), (4, Retired), (5, Retired)];
+        assert_eq!(kept(&gone_back, 1), [2, 5]);
+        let drafts = [(2, Test), (3, Draft), (4, Draft), (5, Draft)];
+        assert_eq!(kept(&drafts, 3), [1, 2, 3, 4, 5]);
+        assert_eq!(kept(&drafts, 1), [1, 2, 5]);
     }
 }

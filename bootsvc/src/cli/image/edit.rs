@@ -3,10 +3,11 @@
 use super::super::as_job::{Work, word};
 use super::super::job::follow;
 use super::super::output::{advise, say, table};
+use super::super::setup::agrees;
 use super::{AboutNew, Asked, after_import};
 use crate::paths::Paths;
 use crate::site::{Site, connect};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use hyper::Method;
 use images::{ChangedDisk, FixChoice, Progress, Store};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use service::jobs::PublishOrder;
 use service::piped::{Coming, Piece, tell_body};
+use std::io::{IsTerminal as _, stdin};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +86,9 @@ pub(in crate::cli) struct Discard {
     /// The machine on which it was changed, if there are several
     #[arg(long)]
     machine: Option<MachineName>,
+    /// Don't ask
+    #[arg(long)]
+    yes: bool,
 }
 
 /// `debian-12`, or `debian-12/v4`.
@@ -224,6 +229,14 @@ impl Discard {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let site = Site::open(paths)?;
         let machine = machine_of(&site, &self.name, self.machine)?;
+        // Scripts are not asked, as before.
+        if !self.yes && stdin().is_terminal() {
+            let question = format!(
+                "What {machine} has changed of {} can't be had back. Throw it away",
+                self.name
+            );
+            ensure!(agrees(&question, false)?, "nothing was changed");
+        }
         let url = format!("{EDITS}/{machine}");
         let Begun { machine, image, version, runs, .. } =
             site.send(Method::DELETE, &url, &Value::Null)?;

@@ -7,13 +7,13 @@ use crate::site::Site;
 use anyhow::bail;
 use hyper::Method;
 use images::{FixChoice, Harm, Severity};
-use model::{Follows, ImageChoice, ImageName, ImageVersion, ParseChoiceError};
+use model::{Follows, ImageChoice, ImageName, ParseChoiceError, VersionState};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// A version of an image, or its newest: `debian-12/v3`, `debian-12`.
+/// A version of an image, or the newest that machines get: `debian-12/v3`, `debian-12`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct WhichVersion {
     image: ImageName,
@@ -43,13 +43,23 @@ impl WhichVersion {
         if let Some(version) = version {
             return Ok(NamedVersion::new(image, version));
         }
-        let versions: Vec<ImageVersion> = site.get("/api/v1/images")?;
+        let versions: Vec<Listed> = site.get("/api/v1/images")?;
         let of_image = versions.iter().filter(|version| version.image == image);
-        match of_image.map(|version| version.version).max() {
+        let is_given =
+            |it: &Listed| matches!(it.state, VersionState::Released | VersionState::Test);
+        match of_image.map(|it| (is_given(it), it.version)).max().map(|(_, version)| version) {
             Some(version) => Ok(NamedVersion::new(image, version)),
             None => bail!("there is no image {image}: bootlace image ls lists all"),
         }
     }
+}
+
+/// A version that is there.
+#[derive(Deserialize)]
+struct Listed {
+    image: ImageName,
+    version: u32,
+    state: VersionState,
 }
 
 /// What the server says of a version.

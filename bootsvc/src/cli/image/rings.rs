@@ -23,7 +23,7 @@ pub(in crate::cli) enum RingCommand {
         /// The image
         name: ImageName,
     },
-    /// Have the room try it no more, which then gets what all get; puts one aside that has ended
+    /// Have the room try it no more, whose machines then get what they follow; puts one aside that has ended
     Stop {
         /// The image
         name: ImageName,

@@ -37,6 +37,9 @@ pub(in crate::cli) struct OpenShell {
     /// Lay files over it against what would hurt a diskless machine (see bootlace image fix)
     #[arg(long)]
     fix: bool,
+    /// Though newer versions are there, whose changes are not in this one
+    #[arg(long)]
+    anyway: bool,
     /// A command to run in place of a shell, with its arguments, behind --
     #[arg(last = true)]
     command: Vec<String>,
@@ -44,7 +47,7 @@ pub(in crate::cli) struct OpenShell {
 
 impl OpenShell {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
-        let Self { image: Wanted { image, version }, about, fix, command } = self;
+        let Self { image: Wanted { image, version }, about, fix, anyway, command } = self;
         let AboutNew { note, state } = about;
         ensure!(
             geteuid().is_root(),
@@ -64,9 +67,15 @@ impl OpenShell {
             drop(Site::enter(paths, None)?);
         }
         let store = Store::open(&paths.images())?;
+        let newest = newest(&store, &image)?;
         let base = match version {
+            Some(version) if !anyway && version < newest.version => bail!(
+                "{image}/v{} is newer than v{version}, and what is new in it would not be in what is made here: leave the version out, or \
+                 say --anyway",
+                newest.version
+            ),
             Some(version) => store.version(&image, version)?,
-            None => newest(&store, &image)?,
+            None => newest,
         };
         ensure!(
             is_of_this_server(base.architecture),
@@ -81,9 +90,9 @@ impl OpenShell {
         let disk = ChangedDisk { source, base, note, state, fix };
         let mut is_published = false;
         as_job(paths, new, |work| {
-            let told = change(paths, server, &store, shell, &disk, command, work)?;
-            is_published = told.is_some();
-            Ok(told.unwrap_or_else(|| "thrown away".to_owned()))
+            let (told, is_new) = change(paths, server, &store, shell, &disk, command, work)?;
+            is_published = is_new;
+            Ok(told)
         })?;
         if is_published {
             say_next(paths, &image, state);
@@ -116,7 +125,7 @@ fn newest(store: &Store, image: &model::ImageName) -> anyhow::Result<ImageVersio
         .with_context(|| format!("there is no image {image}: bootlace image ls shows all"))
 }
 
-/// Has somebody change a copy of the version. Returns what became of it; `None`: it is thrown away.
+/// Has somebody change a copy of the version. Returns what became of it, and whether there is a new version.
 fn change(
     paths: &Paths,
     server: Option<UnixStream>,
@@ -125,7 +134,7 @@ fn change(
     disk: &ChangedDisk,
     command: Vec<String>,
     work: &mut Work,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<(String, bool)> {
     let stop = work.stop.clone();
     let named = format!("{}/v{}", disk.base.image, disk.base.version);
     let copy = store.copy_to_change(disk, &stop, &mut |progress: Progress| {
@@ -140,17 +149,26 @@ fn change(
     let ordered = Ordered { file_systems: copy.to_mount(&disk.source)?, command, host_name };
     let ended = shell.run(copy.path(), &ordered, &stop)?;
     match ended {
-        _ if stop.is_stopping() => bail!("it was told to stop: nothing was changed"),
-        Ended::Failed(why) => bail!("nothing was changed: {why}"),
+        _ if stop.is_stopping() => bail!("it was told to stop: no version was made"),
+        Ended::Failed(why) => bail!("no version was made: {why}"),
+        Ended::Unchanged => {
+            let told = "nothing was changed but perhaps logs and caches: no version was made";
+            note(told);
+            return Ok((told.to_owned(), false));
+        }
         // Whatever the last command in it was.
         Ended::Code(_) if is_asked => {
-            if !agrees("Make this the next version", false)? {
+            let question =
+                format!("Make this the next version of {} ({})", disk.base.image, disk.state);
+            if !agrees(&question, false)? {
                 note("thrown away");
-                return Ok(None);
+                return Ok(("thrown away".to_owned(), false));
             }
         }
         Ended::Code(0) => {}
-        Ended::Code(code) => bail!("nothing was changed: the command has ended with {code}"),
+        Ended::Code(code) => {
+            bail!("what it has changed is thrown away: the command has ended with {code}")
+        }
     }
     let imported = store.import_copy(copy, disk, &stop, &mut |progress: Progress| {
         work.show(word(progress.step), progress.done_bytes, progress.total_bytes);
@@ -162,5 +180,6 @@ fn change(
         fixes: disk.fix.is_some(),
         published_from: None,
     };
-    after_import(paths, server, store, &asked, imported, work).map(Some)
+    let told = after_import(paths, server, store, &asked, imported, work)?;
+    Ok((told, true))
 }

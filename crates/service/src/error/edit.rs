@@ -31,9 +31,26 @@ pub enum EditError {
     None(MachineName),
     /// It has not shut down.
     #[error(
-        "{0} still runs, or was just switched off: shut it down (bootlace machine power-off {0}), and try again half a minute later"
+        "{0} still runs, or was just switched off: shut it down (bootlace machine power {0} poweroff), and try again half a minute later"
     )]
     Runs(MachineName),
+    /// Its disk is to be thrown away, and so is what would be published.
+    #[error(
+        "{0}'s disk is to be empty at its next boot (bootlace machine reset), so what was changed on it is not published: throw it away \
+         by bootlace image discard, or let {0} boot once"
+    )]
+    ResetOrdered(MachineName),
+    /// Its disk goes back at the next boot, and what it goes back from would be published.
+    #[error(
+        "{machine}'s disk is to go back to snapshot {snapshot} at its next boot: let it boot once, and shut it down; or take that back by \
+         bootlace machine rollback {machine} --undo, and publish it as it is"
+    )]
+    RollbackOrdered {
+        /// The machine.
+        machine: MachineName,
+        /// Number of the snapshot.
+        snapshot: u32,
+    },
     /// It has written nothing.
     #[error(
         "{0} has not booted since that was begun, or has changed nothing: there is nothing to publish"

@@ -16,7 +16,7 @@ pub enum FilesError {
     },
     /// Nothing can be laid there.
     #[error(
-        "nothing can be laid at {0:?}: a path is absolute and without .. and //, and not in /dev, /proc, /run or /sys, which no \
+        "nothing can be laid at {0:?}: a path begins with / and does not end with it, is without .. and //, and not in /dev, /proc, /run or /sys, which no \
          root holds"
     )]
     BadPath(String),

@@ -85,7 +85,8 @@ pub enum VersionError {
     },
     /// Nobody would try it.
     #[error(
-        "no machine of the room {room} would try it: none has the image {image} and boots what is released or to be tested of it"
+        "no machine of the room {room} would try it: none that is waited for has the image {image}, boots what is released or to be \
+         tested of it, and keeps no disk of its own"
     )]
     NobodyTries {
         /// The image.
@@ -93,9 +94,21 @@ pub enum VersionError {
         /// The room.
         room: RoomName,
     },
+    /// Another room tries a version of it.
+    #[error(
+        "the room {room} tries {image}/v{version} already: end that first, by bootlace image ring pass {image} or bootlace image ring stop {image}"
+    )]
+    RingRuns {
+        /// The image.
+        image: ImageName,
+        /// What it tries.
+        version: u32,
+        /// The room.
+        room: RoomName,
+    },
     /// Nobody waits for it in any case.
     #[error(
-        "nobody waits for {machine}: it is not in the room {room}, or boots another image or one certain version of {image}"
+        "nobody waits for {machine}: it is not in the room {room}, boots another image or one certain version of {image}, or keeps a disk"
     )]
     NotInRing {
         /// The image.
@@ -106,7 +119,7 @@ pub enum VersionError {
         room: RoomName,
     },
     /// Somebody needs it.
-    #[error("{image}/v{version} can't be removed: {}. Retired, it goes to nobody else (bootlace image retire {image}/v{version})", by.join("; "))]
+    #[error("{image}/v{version} can't be removed: {}", by.join("; "))]
     InUse {
         /// The image.
         image: ImageName,
@@ -120,6 +133,19 @@ pub enum VersionError {
         "there is no check {0}: bootlace image check lists what was found, and the page What hurts in an image all checks"
     )]
     NoCheck(String),
+    /// What is laid over a version would go, and nothing come in its place.
+    #[error(
+        "{check} has found nothing in {image}/v{version} that files laid over it help against: nothing was changed (bootlace image fix \
+         {image}/v{version} --none lays nothing over it any more)"
+    )]
+    NothingToFix {
+        /// The image.
+        image: ImageName,
+        /// The version.
+        version: u32,
+        /// Name of the check.
+        check: String,
+    },
     /// Only the storage server knows who needs it.
     #[error(
         "{image}/v{version} is not removed: machines may keep disks that were made on it, which only the storage server knows, and {why}"

@@ -151,13 +151,16 @@ impl Admin {
             return Err(Error::BadNote);
         }
         let service = self.service();
-        let (_, edit) = service.edit_on(&machine)?;
+        let (found, edit) = service.edit_on(&machine)?;
         service.refresh_exports().await;
         if let Some(why) = service.storage_error() {
             return Err(Error::Snapshot(why));
         }
         if service.may_run_on_disk(&machine) {
             return Err(EditError::Runs(machine).into());
+        }
+        if found.reset_disk {
+            return Err(EditError::ResetOrdered(machine).into());
         }
         let Edit { image, version, .. } = edit.clone();
         match service.versions_since(&edit).last() {
@@ -186,6 +189,14 @@ impl Admin {
     async fn snapshot_of_edit(&self, machine: &MachineName) -> Result<u32, Error> {
         let socket = &self.service().options().storage_socket;
         let unchanged = || Error::from(EditError::Unchanged(machine.clone()));
+        let before = match snapshots::list(socket, machine).await {
+            Err(StorageError::Refused { status: 404, .. }) => return Err(unchanged()),
+            listed => listed?.snapshots,
+        };
+        if let Some(back) = before.iter().find(|info| info.is_next) {
+            let (machine, snapshot) = (machine.clone(), back.snapshot.number);
+            return Err(EditError::RollbackOrdered { machine, snapshot }.into());
+        }
         let order = SnapshotOrder { note: Some(SNAPSHOT_NOTE.to_owned()) };
         match snapshots::make(socket, machine, &order).await {
             Ok(Some(made)) => return Ok(made.number),
@@ -267,11 +278,16 @@ impl Service {
         })
     }
 
-    /// Versions of its image that are newer than what it began with, the oldest first.
+    /// Versions of its image that were made since it began and may be for somebody, the oldest first.
     fn versions_since(&self, edit: &Edit) -> Vec<u32> {
         let site = self.site();
-        let newer =
-            site.images.iter().filter(|it| it.image == edit.image && it.version > edit.version);
+        let is_newer = |it: &&model::ImageVersion| {
+            it.image == edit.image
+                && it.version > edit.version
+                && it.imported_unix >= edit.since_unix
+                && site.state(it) != VersionState::Retired
+        };
+        let newer = site.images.iter().filter(is_newer);
         newer.map(|version| version.version).collect()
     }
 

@@ -101,8 +101,22 @@ impl Admin {
             return Err(VersionError::NoCheck(unknown.to_owned()).into());
         }
         let (store, of) = (Arc::clone(service.store()), image.clone());
-        let laid =
-            tokio::task::spawn_blocking(move || store.lay_over(&of, number, choice.as_ref()));
+        let laid = tokio::task::spawn_blocking(move || {
+            let only = choice.iter().flat_map(|choice| &choice.only);
+            let harms = if only.clone().next().is_some() {
+                store.harms(&of, number)?.harms
+            } else {
+                Vec::new()
+            };
+            // Who names a check means to add to what is laid, not to take it all away.
+            for check in only {
+                if !harms.iter().any(|harm| harm.check == *check && harm.can_be_fixed) {
+                    let (image, version, check) = (of, number, check.clone());
+                    return Err(VersionError::NothingToFix { image, version, check }.into());
+                }
+            }
+            Ok::<_, Error>(store.lay_over(&of, number, choice.as_ref())?)
+        });
         let overlay = laid.await.map_err(|_| Error::Stopping)??;
         let paths: Vec<String> = overlay.entries.iter().map(|laid| laid.path.to_string()).collect();
         let change = FieldChange::between("laid_over", None, Some(paths.join(" ")));

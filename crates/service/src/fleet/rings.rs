@@ -34,7 +34,7 @@ impl RingView {
         let sentence = match ring.end {
             None => format!("The room {room} tries v{version}: {}.", progress.in_words()),
             Some(RingEnd::Passed) => {
-                format!("The room {room} has tried v{version}, which all get now: {why}.")
+                format!("The room {room} has tried v{version}, and it went to all: {why}.")
             }
             Some(RingEnd::TakenBack) => {
                 format!("v{version} was taken back by itself when the room {room} tried it: {why}.")
@@ -107,6 +107,12 @@ impl Admin {
         let stored = self.service().database().write(move |tables| {
             let before = site(tables)?;
             check(&before, &ring)?;
+            if let Ok(Ring { image, version, room, .. }) = open_ring(&before, &ring.image)
+                && *room != ring.room
+            {
+                let (image, version, room) = (image.clone(), *version, room.clone());
+                return Err(Error::from(VersionError::RingRuns { image, version, room }).into());
+            }
             tables.put_ring(&ring, &usual_ms)?;
             let subject = format!("{of}/v{number}");
             let room = Some(ring.room.to_string());
@@ -136,6 +142,7 @@ impl Admin {
             let former = open_ring(&site, &of)?;
             let ring = Ring { without, ..former.clone() };
             check_without(&site, &ring)?;
+            must_be_tried(&site, &ring)?;
             tables.put_ring_without(&ring)?;
             let listed = |names: &BTreeSet<MachineName>| {
                 let names: Vec<&str> = names.iter().map(MachineName::as_str).collect();
@@ -338,10 +345,16 @@ fn check(site: &Site, ring: &Ring) -> Result<(), Error> {
         _ => return Err(VersionError::NotToTry { image, version: number, released }.into()),
     }
     check_without(site, ring)?;
+    must_be_tried(site, ring)
+}
+
+/// Somebody is waited for.
+fn must_be_tried(site: &Site, ring: &Ring) -> Result<(), Error> {
     let mut awaited = site.machines.iter().filter(|machine| ring.is_for(machine));
+    let (image, room) = (ring.image.clone(), ring.room.clone());
     match awaited.any(|machine| !ring.without.contains(&machine.name)) {
         true => Ok(()),
-        false => Err(VersionError::NobodyTries { image, room: ring.room.clone() }.into()),
+        false => Err(VersionError::NobodyTries { image, room }.into()),
     }
 }
 

@@ -274,3 +274,29 @@ async fn a_room_tries_only_what_is_new_and_what_somebody_would_boot() {
     assert!(told.contains("no machine of the room r1 would try it"), "{told}");
     assert_eq!((lab.state(3), lab.admin.rings().await.unwrap()), (VersionState::Draft, vec![]));
 }
+
+#[tokio::test]
+async fn a_machine_that_keeps_its_disk_takes_no_part_and_another_room_waits_for_its_turn() {
+    let lab = Lab::new().await;
+    let change =
+        MachineChange { write_mode: Some(WriteMode::Persistent), ..MachineChange::default() };
+    lab.service.set_machine(named("lab-02"), change).await.unwrap();
+    let without = |names: &[&str]| names.iter().copied().map(named).collect::<BTreeSet<_>>();
+    let told = lab.admin.begin_ring(image(), 3, room(), without(&["lab-01"])).await.unwrap_err();
+    assert!(told.to_string().contains("none that is waited for"), "{told}");
+    let ring = lab.begin().await;
+    assert!(!ring.sentence.contains("lab-02"), "{}", ring.sentence);
+    assert_eq!(lab.next(), [Some(3), Some(2), Some(2)]);
+    let told = lab.admin.ring_without(image(), without(&["lab-01"])).await.unwrap_err();
+    assert!(told.to_string().contains("none that is waited for"), "{told}");
+
+    let other: RoomName = "r2".parse().unwrap();
+    lab.service.set_room(other.clone(), RoomChange::default()).await.unwrap();
+    let change = MachineChange { room: Some(Some(other.clone())), ..MachineChange::default() };
+    lab.service.set_machine(named("lab-03"), change).await.unwrap();
+    let told = lab.admin.begin_ring(image(), 3, other.clone(), without(&[])).await.unwrap_err();
+    assert!(told.to_string().contains("the room r1 tries debian/v3 already"), "{told}");
+    lab.admin.end_ring(image(), false).await.unwrap();
+    lab.admin.begin_ring(image(), 3, other, without(&[])).await.unwrap();
+    assert_eq!(lab.next(), [Some(2), Some(2), Some(3)]);
+}

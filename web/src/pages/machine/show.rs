@@ -108,6 +108,8 @@ struct MachinePage {
     /// Over which nothing is laid.
     is_foreign_root: bool,
     keeps_disk: bool,
+    /// An image is changed on it.
+    edits: bool,
     reset_disk: bool,
     kernel_args: String,
     boot: Option<BootDrawing>,
@@ -248,8 +250,9 @@ pub(super) async fn page(
             .map(|laid| ShownLaid::new(laid, service))
             .collect(),
         is_foreign_root: machine.root.is_foreign(),
-        keeps_disk: machine.write_mode == model::WriteMode::Persistent
-            && !machine.root.is_foreign(),
+        keeps_disk: machine.as_it_boots().write_mode == model::WriteMode::Persistent
+            && !machine.as_it_boots().root.is_foreign(),
+        edits: machine.edit.is_some(),
         kernel_args: machine.kernel_args.to_string(),
         boot,
         earlier: earlier.iter().map(|boot| earlier_boot(boot, now)).collect(),
@@ -331,7 +334,8 @@ fn booted_image(boot: &model::Boot) -> String {
 }
 
 fn chosen_image(view: &MachineView) -> String {
-    match (&view.machine.image, view.next_version) {
+    match (&view.machine.as_it_boots().image, view.next_version) {
+        _ if view.machine.edit.is_some() => "the one that is changed on it".to_owned(),
         (None, _) => "none: it waits in the loader".to_owned(),
         (Some(image), Some(version)) => format!("{image}, version {version}"),
         (Some(image), None) => format!("{image}, which is missing"),
