@@ -18,6 +18,8 @@ pub struct Options {
     pub root_file_system: Option<FileSystem>,
     /// The root is a logical volume.
     pub is_on_lvm: bool,
+    /// The initrd can read disks that are in the PC itself, too.
+    pub has_local_disks: bool,
     /// The hardware that it is for. `None`: every wired network card.
     pub fit: Option<Fit>,
     /// NBD roots are attached over TLS, and the storage server must be certified by one of these

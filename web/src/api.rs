@@ -1,5 +1,6 @@
 //! The JSON API.
 
+mod captures;
 mod edits;
 mod files;
 mod images;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/initrds", get(initrds))
         .merge(screen)
         .merge(files::router())
+        .merge(captures::router())
         .merge(edits::router())
         .merge(images::router())
         .merge(jobs::router())

@@ -166,6 +166,7 @@ fn every_route_is_in_the_table() {
         (include_str!("../src/api.rs"), "/api/v1"),
         (include_str!("../src/pages/files.rs"), ""),
         (include_str!("../src/api/files.rs"), "/api/v1"),
+        (include_str!("../src/api/captures.rs"), "/api/v1"),
         (include_str!("../src/api/edits.rs"), "/api/v1"),
         (include_str!("../src/api/images.rs"), "/api/v1"),
         (include_str!("../src/api/jobs.rs"), "/api/v1"),

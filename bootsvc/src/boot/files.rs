@@ -7,12 +7,12 @@ use crate::boot::ipxe_loaders::IpxeLoaders;
 use crate::boot::signed_loader::SignedLoader;
 use crate::net::neighbours::Neighbours;
 use bytes::Bytes;
-use initcfg::{FilesAsked, Tag};
+use initcfg::{CaptureProof, FilesAsked, Tag};
 use model::{
     BootFile, BootId, ENTRY_PATH, Fetch, FindingKind, IPXE_ENTRY_PATH, IPXE_FOLDER, LoaderAsk,
     LoaderClaim, MEMORY_TEST_FOLDER, Network, SIGNED_ENTRY_PATHS, Stage, Subject,
 };
-use service::{Link, NewStage, Service, Traffic};
+use service::{Capturing, Link, NewStage, Service, Traffic};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -407,6 +407,19 @@ impl BootFiles {
             tracing::warn!(%mac, ?told, error = error.chain(), "what a machine sent could not be kept");
             false
         })
+    }
+
+    /// Begins to take what the client captures of itself; `None`: it may not.
+    ///
+    /// # Errors
+    /// Why not now, in words.
+    pub(crate) async fn capture(
+        &self,
+        peer: Ipv4Addr,
+        proof: CaptureProof,
+    ) -> Result<Option<Capturing>, String> {
+        let begun = self.inner.service.capture(peer, proof).await;
+        begun.map_err(|error| error.chain())
     }
 
     /// Whether nobody has that address from us.

@@ -16,8 +16,9 @@ use hyper::header::{
 use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use initcfg::Tag;
+use initcfg::{CAPTURE_PATH, CaptureProof, Tag};
 use model::Fetch;
+use service::Capturing;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -114,9 +115,14 @@ async fn answer(request: Request<Incoming>, peer: Ipv4Addr, files: BootFiles) ->
         let tag = tag.and_then(|tag| tag.to_str().ok()?.parse().ok());
         return refusal(take(request.into_body(), peer, told, &boot, tag, &files).await);
     }
+    if *request.method() == Method::PUT
+        && let Some(proof) = CaptureProof::from_path(path)
+    {
+        return take_capture(request.into_body(), peer, proof, &files).await;
+    }
     // Who only asks how long a secret is would make it void.
     let allowed = match () {
-        () if Told::of(path).is_some() => "PUT",
+        () if Told::of(path).is_some() || path.starts_with(CAPTURE_PATH) => "PUT",
         () if BootFiles::is_host(path) => "GET",
         () => "GET, HEAD",
     };
@@ -187,6 +193,47 @@ async fn take(
         true => StatusCode::NO_CONTENT,
         false => StatusCode::FORBIDDEN,
     }
+}
+
+/// Takes what is captured of a PC, for as long as it takes.
+async fn take_capture(
+    mut body: Incoming,
+    peer: Ipv4Addr,
+    proof: CaptureProof,
+    files: &BootFiles,
+) -> Reply {
+    let capturing = match files.capture(peer, proof).await {
+        Ok(Some(capturing)) => capturing,
+        Ok(None) => return refusal(StatusCode::FORBIDDEN),
+        Err(why) => return said(StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    loop {
+        let frame = tokio::time::timeout(Capturing::SILENCE_MAX, body.frame()).await;
+        match frame {
+            Ok(Some(Ok(frame))) => {
+                let bytes = frame.into_data().unwrap_or_default();
+                if !bytes.is_empty() && !capturing.write(bytes).await {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            // Dropped, it has broken off.
+            Ok(Some(Err(_))) | Err(_) => return refusal(StatusCode::BAD_REQUEST),
+        }
+    }
+    match capturing.finish().await {
+        Ok(()) => refusal(StatusCode::NO_CONTENT),
+        Err(why) => said(StatusCode::CONFLICT, why),
+    }
+}
+
+/// An answer for the person in front of the machine.
+fn said(status: StatusCode, why: String) -> Reply {
+    let length = why.len().to_string();
+    let mut reply = Response::new(Either::Right(Full::from(why)));
+    *reply.status_mut() = status;
+    set(&mut reply, CONTENT_LENGTH, &length);
+    reply
 }
 
 /// An answer that says no more than its status.

@@ -1,6 +1,7 @@
 //! `bootlace image …`
 
 mod build;
+mod capture;
 mod edit;
 mod files;
 mod harms;
@@ -156,6 +157,7 @@ pub(super) enum Image {
         #[arg(long)]
         named_only: bool,
     },
+    Capture(capture::Capture),
     Edit(edit::Edit),
     Publish(edit::Publish),
     Discard(edit::Discard),
@@ -315,6 +317,7 @@ impl Image {
                 rings::begin(paths, &version, &room, &without)
             }
             Self::Ring { what } => what.run(paths),
+            Self::Capture(capture) => capture.run(paths),
             Self::Edit(edit) => edit.run(paths),
             Self::Publish(publish) => publish.run(paths),
             Self::Discard(discard) => discard.run(paths),

@@ -27,9 +27,14 @@ impl Failure {
 
     /// Lines for the screen; `config` is what is known of the machine.
     pub(crate) fn explanation(&self, config: Option<&BootConfig>) -> Vec<String> {
+        let is_captured = config.is_some_and(|config| config.capture.is_some());
+        let title = match is_captured {
+            true => "*** This machine can't be captured; nothing on its disks was changed ***",
+            false => "*** This machine can't start ***",
+        };
         let mut lines = vec![
             String::new(),
-            "*** This machine can't start ***".to_owned(),
+            title.to_owned(),
             format!("  What happened:  {}", self.what),
             format!("  What helps:     {}", self.remedy),
         ];

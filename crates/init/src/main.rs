@@ -18,6 +18,7 @@
 //! pid1, boot -> handover -> keeper -> root -> net -> modules
 //! pid1, boot, handover, keeper -> boot_server -> modules
 //! pid1, boot -> rescue -> boot_server
+//! boot -> capture -> handover, root, boot_server
 //! shutdown
 //! everything -> patience, failure -> console; sysfs
 //! ```
@@ -26,6 +27,7 @@
 
 mod boot;
 mod boot_server;
+mod capture;
 mod console;
 mod failure;
 mod handover;

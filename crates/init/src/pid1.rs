@@ -1,5 +1,6 @@
 //! PID 1: little code that can't go wrong around the work that can.
 
+use crate::boot;
 use crate::boot_server::host_segment;
 use crate::console::Console;
 use crate::failure::Failure;
@@ -40,6 +41,16 @@ pub(crate) fn run(arguments: &[String]) -> ! {
         Ok(status) if status.success() => {
             let error = switch_root(arguments);
             fail(&console, reboot_after, Some(&error));
+        }
+        Ok(status) if status.code() == Some(boot::RESTART.into()) => {
+            console.line("bootlace: this machine restarts, as what it was");
+            restart();
+        }
+        Ok(status) if status.code() == Some(boot::POWER_OFF.into()) => {
+            console.line("bootlace: this machine switches itself off");
+            let _ = rustix::system::reboot(RebootCommand::PowerOff);
+            // Not every machine can.
+            restart();
         }
         // It has said why.
         Ok(status) if status.code() == Some(1) => fail(&console, reboot_after, None),

@@ -1,6 +1,6 @@
 //! What one boot of one machine needs to know, as it travels on the kernel command line.
 
-use crate::{LogicalVolumeName, MTU_RANGE, RamSize, RootUrl, StorageNetwork};
+use crate::{CaptureOrder, LogicalVolumeName, MTU_RANGE, RamSize, RootUrl, StorageNetwork};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -73,6 +73,8 @@ pub struct BootConfig {
     pub logical_volume: Option<LogicalVolumeName>,
     /// The root disk takes no writes: changes go to so much of the machine's memory.
     pub ram: Option<RamSize>,
+    /// The boot sends what is on the PC's own disks to the boot server, and starts no system.
+    pub capture: Option<CaptureOrder>,
 }
 
 /// A parameter of the command line is missing or can't be understood.
@@ -115,6 +117,7 @@ const ROOT: &str = "bootlace.root";
 const PARTITION: &str = "bootlace.partition";
 const LOGICAL_VOLUME: &str = "bootlace.logical_volume";
 const RAM: &str = "bootlace.ram";
+const CAPTURE: &str = "bootlace.capture";
 
 impl BootConfig {
     /// Renders the parameters for the kernel command line, separated by single spaces.
@@ -175,6 +178,9 @@ impl BootConfig {
         if let Some(ram) = self.ram {
             put(RAM, &ram);
         }
+        if let Some(capture) = &self.capture {
+            put(CAPTURE, capture);
+        }
         line
     }
 
@@ -220,6 +226,9 @@ impl BootConfig {
                 .transpose()?,
             ram: value(RAM)
                 .map(|text| field(RAM, text, "a part of the memory like 50% or 2048M"))
+                .transpose()?,
+            capture: value(CAPTURE)
+                .map(|text| field(CAPTURE, text, "an order like restart,disk=sda2,without=/home"))
                 .transpose()?,
         })
     }
@@ -313,6 +322,7 @@ mod tests {
             partition: None,
             logical_volume: None,
             ram: None,
+            capture: None,
         }
     }
 
@@ -325,6 +335,7 @@ mod tests {
             partition: Some(2),
             logical_volume: Some("ubuntu-vg/ubuntu-lv".parse().unwrap()),
             ram: Some(RamSize::Percent(50)),
+            capture: Some("poweroff,disk=sda2,without=/home".parse().unwrap()),
             router: None,
             routes: Vec::new(),
             dns: Vec::new(),
@@ -374,6 +385,7 @@ mod tests {
             ("vlan=12", "vlan=4095"),
             ("storage=10.20.0.1/24", "storage=10.20.0.0"),
             ("host=lab-07", "host=lab-07 bootlace.ram=all"),
+            ("host=lab-07", "host=lab-07 bootlace.capture=all"),
         ] {
             let error = BootConfig::parse(&line.replace(right, wrong)).unwrap_err();
             assert!(matches!(error, ConfigError::Invalid { .. }), "{wrong}: {error}");

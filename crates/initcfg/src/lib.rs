@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod capture;
 mod choice;
 mod config;
 mod disk_name;
@@ -32,6 +33,10 @@ mod storage_network;
 mod token;
 mod word;
 
+pub use capture::{
+    CAPTURE_PATH, CAPTURE_PIECE_MAX, CAPTURE_RANDOM_BYTES, CaptureAbout, CaptureEnd, CaptureError,
+    CaptureOpener, CaptureOrder, CaptureProof, CaptureSealer,
+};
 pub use choice::ParseChoiceError;
 pub use config::{BootConfig, ConfigError, NBD_SERVERS_MAX, Root, VLAN_RANGE};
 pub use disk_name::{Claim, DiskKey, DiskName, NO_ROOM_YET, Nonce, Proof, SECRET_SUFFIX};

@@ -9,6 +9,7 @@ extern crate alloc;
 mod as_text;
 mod boot;
 mod boot_file;
+mod capture;
 mod disk_meant;
 mod disk_owner;
 mod edit;
@@ -43,6 +44,7 @@ mod write_mode;
 
 pub use boot::{ASK_AGAIN, Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
+pub use capture::Capture;
 pub use disk_meant::{DiskFound, DiskMeant};
 pub use disk_owner::DiskOwner;
 pub use edit::Edit;
@@ -58,8 +60,9 @@ pub use grub::{
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::{Follows, ImageChoice, ImageVersion, VersionNumber, VersionState};
 pub use initcfg::{
-    BadRootUrl, Claim, DiskKey, DiskName, FileSystem, LogicalVolumeName, NO_ROOM_YET, Nonce,
-    ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, iscsi_initiator,
+    BadRootUrl, CaptureEnd, CaptureOrder, Claim, DiskKey, DiskName, FileSystem, LogicalVolumeName,
+    NO_ROOM_YET, Nonce, ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage,
+    iscsi_initiator,
 };
 pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};
 pub use kernel_args::KernelArgs;

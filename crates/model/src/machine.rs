@@ -2,8 +2,8 @@
 
 use crate::as_text::as_text;
 use crate::{
-    BootChoice, Edit, ImageChoice, ImageName, KernelArgs, MachineName, Menu, Origin, Origins,
-    RoomName, Seat, Settings, Tag, WriteMode,
+    BootChoice, Capture, Edit, ImageChoice, ImageName, KernelArgs, MachineName, Menu, Origin,
+    Origins, RoomName, Seat, Settings, Tag, WriteMode,
 };
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -100,6 +100,9 @@ pub struct Machine {
     /// The image that is being changed on it, whatever it boots otherwise: see [`as_it_boots`](Self::as_it_boots).
     #[serde(default)]
     pub edit: Option<Edit>,
+    /// What its next boot sends of its own disks, instead of starting a system.
+    #[serde(default)]
+    pub capture: Option<Capture>,
     /// Whose image, root, write mode and menu it has.
     #[serde(default)]
     pub set_by: Origins,
@@ -138,6 +141,19 @@ impl Machine {
     /// The machine with what it boots now: as long as an image is changed on it just that, from a disk that it keeps, and over NBD: over
     /// AoE anybody with its MAC address could write what all get afterwards.
     pub fn as_it_boots(&self) -> Cow<'_, Self> {
+        if let Some(capture) = &self.capture {
+            // Nothing is written to the disk that it gets, by which it proves itself.
+            return Cow::Owned(Self {
+                image: Some(capture.choice()),
+                root: RootKind::Nbd,
+                root_url: None,
+                write_mode: WriteMode::Discard,
+                reset_disk: false,
+                menu: Menu::default(),
+                next_boot: None,
+                ..self.clone()
+            });
+        }
         let Some(edit) = &self.edit else { return Cow::Borrowed(self) };
         Cow::Owned(Self {
             image: Some(edit.choice()),
@@ -246,7 +262,7 @@ mod tests {
         assert_eq!(*machine.as_it_boots(), machine);
         let image = "golden".parse().unwrap();
         machine.edit = Some(Edit { image, version: 3, by: "anna".into(), since_unix: 5 });
-        let boots = machine.as_it_boots();
+        let boots = machine.as_it_boots().into_owned();
         assert_eq!(boots.image, "golden/v3".parse().ok());
         assert_eq!((boots.root, &boots.root_url), (RootKind::Nbd, &None));
         assert_eq!((boots.writes(), boots.menu.items().len()), (WriteMode::Persistent, 1));

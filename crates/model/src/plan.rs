@@ -265,7 +265,7 @@ pub fn plan(
     other: Option<&ImageChoice>,
 ) -> Result<Box<BootPlan>, Waiting> {
     let machine = site.machine_by_mac(mac).ok_or(Waiting::UnknownMachine(mac))?.as_it_boots();
-    let other = other.filter(|_| machine.edit.is_none());
+    let other = other.filter(|_| machine.edit.is_none() && machine.capture.is_none());
     let Some(image) = other.or(machine.image.as_ref()) else {
         return Err(Waiting::NoImage(machine.name.clone()));
     };
@@ -320,6 +320,7 @@ pub fn plan(
         partition: version.partition.filter(|_| !machine.root.is_foreign()),
         logical_volume: version.logical_volume.clone().filter(|_| !machine.root.is_foreign()),
         ram: is_in_memory.then_some(network.ram),
+        capture: machine.capture.as_ref().map(|capture| capture.order.clone()),
     };
     let of_room = site.room_of(&machine).into_iter().flat_map(|room| room.kernel_args.words());
     let kernel_args = network.kernel_args.words().chain(of_room).chain(machine.kernel_args.words());
@@ -462,6 +463,7 @@ pub(crate) mod tests {
             menu: Menu::default(),
             next_boot: None,
             edit: None,
+            capture: None,
             set_by: Origins::OWN,
         }
     }

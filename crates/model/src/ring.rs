@@ -84,6 +84,7 @@ impl Ring {
         self.end.is_none()
             && machine.edit.is_none()
             && machine.writes() != WriteMode::Persistent
+            && machine.capture.is_none()
             && machine.room.as_ref() == Some(&self.room)
             && machine.image.as_ref().is_some_and(follows)
     }

@@ -1,11 +1,13 @@
 //! What can go wrong, in words for the person who asked.
 
+mod capture;
 mod edit;
 mod files;
 mod lease;
 mod room;
 mod version;
 
+pub use capture::CaptureError;
 pub use edit::EditError;
 pub use files::FilesError;
 pub use lease::LeaseError;
@@ -330,6 +332,9 @@ pub enum Error {
     /// An image can't be changed on a machine, or what was changed can't be published.
     #[error(transparent)]
     Edit(#[from] EditError),
+    /// A PC can't be captured.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes: no secret can be made")]
     NoRandomness,
@@ -578,6 +583,7 @@ impl Error {
                 | Self::Files(_)
                 | Self::Version(_)
                 | Self::Edit(_)
+                | Self::Capture(_)
                 | Self::Lease(_)
                 | Self::NoRootUrl { .. }
                 | Self::RootUrlOfOtherKind { .. }

@@ -28,19 +28,21 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use crate::boot::{Belief, Heard, Link, LoaderConfig, NewStage, has_memory_test, memory_test};
+pub use crate::boot::{
+    Belief, Capturing, Heard, Link, LoaderConfig, NewStage, has_memory_test, memory_test,
+};
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{
-    EditError, Error, FilesError, LeaseError, RoomError, Unwritable, VersionError,
+    CaptureError, EditError, Error, FilesError, LeaseError, RoomError, Unwritable, VersionError,
 };
 pub use crate::fleet::{
-    Arrived, DamagedVersion, Discovered, EditView, FileRead, FixWish, Fixed, Freed, ImportedLease,
-    ImportedLeases, LaidAt, LaidFile, LaidOver, LeaseKind, LeaseView, LeftOutLease, MachineChange,
-    MachineState, MachineView, NewBuild, NewEdit, NewFile, NewImport, Nic, NotChecked, Offer,
-    Preview, Publication, Receiving, ReceivingStream, Released, Rescue, ReservedIn, RingView,
-    RoomChange, RoomView, SendingStream, SettingsChange, StateWord, Status, VersionChanges,
-    VersionHarms, Wanted, WrittenDisk, image_modules, snapshot_changes,
+    Arrived, CaptureView, DamagedVersion, Discovered, EditView, FileRead, FixWish, Fixed, Freed,
+    ImportedLease, ImportedLeases, LaidAt, LaidFile, LaidOver, LeaseKind, LeaseView, LeftOutLease,
+    MachineChange, MachineState, MachineView, NewBuild, NewCapture, NewEdit, NewFile, NewImport,
+    Nic, NotChecked, Offer, Preview, Publication, Receiving, ReceivingStream, Released, Rescue,
+    ReservedIn, RingView, RoomChange, RoomView, SendingStream, SettingsChange, StateWord, Status,
+    VersionChanges, VersionHarms, Wanted, WrittenDisk, image_modules, snapshot_changes,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{

@@ -77,6 +77,28 @@ pub(super) const WANTED_IN_GENERIC: (&str, &str) = ("8021q", "VLANs");
 /// For roots on logical volumes.
 pub(super) const DEVICE_MAPPER: (&str, &str) = ("dm_mod", "roots on LVM");
 
+/// Folders below `kernel/` with drivers of disks that are in a PC, and drivers that are elsewhere. What a module of these finds, such as the
+/// disks behind a controller, asks for its own driver by name.
+pub(super) const DISK_FOLDERS: [&str; 3] =
+    ["drivers/ata/", "drivers/nvme/host/", "drivers/mmc/host/"];
+pub(super) const DISK_DRIVERS: [&str; 14] = [
+    "sd_mod",
+    "virtio_blk",
+    "virtio_scsi",
+    "usb_storage",
+    "uas",
+    "mmc_block",
+    "vmd",
+    "mptspi",
+    "mptsas",
+    "vmw_pvscsi",
+    "hv_storvsc",
+    "xen_blkfront",
+    "megaraid_sas",
+    "mpt3sas",
+];
+pub(super) const DISK_PURPOSE: &str = "disks that are in the PC";
+
 /// Encryption by the kernel; kernels differ in which of the ciphers are modules.
 pub(super) const TLS: (&str, &str) = ("tls", "NBD over TLS");
 pub(super) const CIPHERS: [&str; 5] =

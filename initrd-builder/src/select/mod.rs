@@ -10,8 +10,8 @@ use crate::{BuildError, Fit, ModuleSource, Options};
 use initcfg::{FileSystem, RootKind, glob_matches};
 use left_out::Problem;
 use lists::{
-    CIPHERS, DEVICE_MAPPER, DRIVERS, Fitting, PHYS, TLS, WANTED, WANTED_IN_GENERIC, modules_of,
-    purpose_of_folder,
+    CIPHERS, DEVICE_MAPPER, DISK_DRIVERS, DISK_FOLDERS, DISK_PURPOSE, DRIVERS, Fitting, PHYS, TLS,
+    WANTED, WANTED_IN_GENERIC, modules_of, purpose_of_folder,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -105,10 +105,22 @@ pub(crate) fn select(
             wanted.push(Wanted { is_needed, ..optional(name, "root file systems") });
         }
     }
+    if options.has_local_disks {
+        let is_driver = |(name, paths): &(&String, &Vec<String>)| {
+            let in_folder = |path: &String| {
+                let path = path.strip_prefix("kernel/");
+                path.is_some_and(|path| DISK_FOLDERS.iter().any(|folder| path.starts_with(folder)))
+            };
+            DISK_DRIVERS.contains(&name.as_str()) || paths.iter().any(in_folder)
+        };
+        let drivers = tree.paths.iter().filter(is_driver);
+        wanted.extend(drivers.map(|(name, _)| optional(name, DISK_PURPOSE)));
+    }
     let (name, purpose) = DEVICE_MAPPER;
     let has_dm = tree.paths.contains_key(name);
-    if options.is_on_lvm && !tree.built_in.contains(name) || has_dm && may_be_on_lvm(options) {
-        wanted.push(Wanted { is_needed: options.is_on_lvm, ..optional(name, purpose) });
+    let is_needed = options.is_on_lvm || options.has_local_disks;
+    if is_needed && !tree.built_in.contains(name) || has_dm && may_be_on_lvm(options) {
+        wanted.push(Wanted { is_needed, ..optional(name, purpose) });
     }
     let in_generic = options.fit.is_none().then_some(WANTED_IN_GENERIC);
     for (name, purpose) in WANTED.into_iter().chain(in_generic) {

@@ -29,6 +29,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("tutorial.md", "ip ", "the lab's LAN is made so"),
     ("tutorial.md", "bootlace setup", "setup::"),
     ("tutorial.md", "bootlace machine power", "it needs a PC that runs; boot::"),
+    ("capture-a-pc.md", "bootlace image capture", "it needs a PC with a disk; captures::"),
     ("change-an-image.md", "bootlace image edit", "edits::"),
     ("change-an-image.md", "bootlace image publish", "it needs a PC that has changed it; edits::"),
     (

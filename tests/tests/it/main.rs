@@ -9,6 +9,7 @@ mod bad_cables;
 mod book;
 mod boot;
 mod built;
+mod captures;
 mod claims;
 mod cli;
 mod commands;

@@ -37,6 +37,7 @@ pages!(
     "how-to/build-an-image",
     "how-to/what-hurts-in-an-image",
     "how-to/image-versions",
+    "how-to/capture-a-pc",
     "how-to/change-an-image",
     "how-to/images-between-servers",
     "how-to/jobs",

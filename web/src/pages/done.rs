@@ -14,6 +14,8 @@ pub(crate) enum Done {
     NextForgotten,
     RescueWanted,
     RescueForgotten,
+    CaptureOrdered,
+    CaptureCancelled,
     WritesResumed,
     WritesFailed,
     Removed,
@@ -58,7 +60,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 51] = [
+    const TABLE: [(Self, &str, &str); 53] = [
         (
             Self::EditBegun,
             "edit",
@@ -110,6 +112,8 @@ impl Done {
         (Self::NextForgotten, "no-next", "It starts what it always does."),
         (Self::RescueWanted, "rescue", "It will stop in a rescue shell the next time it boots."),
         (Self::RescueForgotten, "no-rescue", "It boots as usual the next time."),
+        (Self::CaptureOrdered, "capture", "Its next boot sends what is on its own disks."),
+        (Self::CaptureCancelled, "no-capture", "It boots as usual the next time."),
         (Self::WritesResumed, "resumed", "Its writes are being tried again."),
         (
             Self::WritesFailed,

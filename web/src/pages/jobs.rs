@@ -71,6 +71,7 @@ impl ShownJob {
             title: match job.kind {
                 Some(JobKind::ImageImport) => format!("Import {}", job.what),
                 Some(JobKind::ImageBuild) => format!("Build {}", job.what),
+                Some(JobKind::ImageCapture) => format!("Capture {}", job.what),
                 Some(JobKind::ImagePublish) => format!("Publish {}", job.what),
                 Some(JobKind::ImageVerify) => format!("Verify {}", job.what),
                 Some(JobKind::ImageExport) => format!("Export {}", job.what),

@@ -157,6 +157,7 @@ impl Build {
             file_systems,
             root_file_system: None,
             is_on_lvm: false,
+            has_local_disks: false,
             fit,
             nbd_ca: self.nbd_ca.as_deref().map(storage::read_authorities).transpose()?,
             overlay: None,

@@ -5,16 +5,21 @@ mod this_machine;
 
 use crate::boot_server::reporter::{Reporter, STATE_PATH, Target};
 use crate::boot_server::token::TokenCell;
-use crate::boot_server::{host_segment, kernel_log};
+use crate::boot_server::{host_segment, kernel_log, reporter};
 use crate::console::Console;
 use crate::failure::Failure;
-use initcfg::{BootConfig, NBD_CA_PATH, Root, Stage};
+use initcfg::{BootConfig, CaptureEnd, NBD_CA_PATH, Root, Stage};
+use stages::Reached;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use this_machine::ThisMachine;
+
+/// With these the process ends when there is no root to switch to, and nothing has failed.
+pub(crate) const RESTART: u8 = 10;
+pub(crate) const POWER_OFF: u8 = 11;
 
 /// How long the last reports may hold up the hand-over; a server that is there answers in a millisecond.
 const LAST_REPORTS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -61,9 +66,14 @@ pub(crate) fn run() -> ExitCode {
     let reporter = Reporter::start(target, Arc::clone(&token), 1);
     let mut machine = ThisMachine::new(console, reporter, command_line, host, token);
     match stages::run(&mut machine, &config) {
-        Ok(()) => {
+        Ok(reached) => {
             machine.reporter.finish(LAST_REPORTS_TIMEOUT);
-            ExitCode::SUCCESS
+            let Reached::Captured(then) = reached else { return ExitCode::SUCCESS };
+            reporter::report_later(&["off".to_owned()]);
+            ExitCode::from(match then {
+                CaptureEnd::Restart => RESTART,
+                CaptureEnd::PowerOff => POWER_OFF,
+            })
         }
         Err(failure) => {
             failure.show(&machine.console, Some(&config));

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::net::nic::Nic;
 use crate::root::Attached;
-use initcfg::{BootConfig, Stage};
+use initcfg::{BootConfig, CaptureEnd, CaptureOrder, Stage};
 
 /// What the stages do to the machine, each whole: so that their order and their words can be tested
 /// without one.
@@ -47,6 +47,13 @@ pub(super) trait System {
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<(Attached, String), Failure>;
+    /// Sends what is on the PC's own disks to the boot server.
+    fn capture(
+        &mut self,
+        order: &CaptureOrder,
+        config: &BootConfig,
+        drivers: &Self::Drivers,
+    ) -> Result<(), Failure>;
     /// Mounts the root file system; returns what it is, for people.
     fn mount_root(
         &mut self,
@@ -58,8 +65,17 @@ pub(super) trait System {
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure>;
 }
 
+/// How a boot ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// There is a root to switch to.
+    Root,
+    /// All that was to be captured is sent.
+    Captured(CaptureEnd),
+}
+
 /// All stages in order, up to a root that can be switched to.
-pub(super) fn run<S: System>(system: &mut S, config: &BootConfig) -> Result<(), Failure> {
+pub(super) fn run<S: System>(system: &mut S, config: &BootConfig) -> Result<Reached, Failure> {
     let kernel = system.kernel();
     system.reached(Stage::Start, &format!("kernel {kernel}, {}", config.host_name));
 
@@ -79,7 +95,12 @@ pub(super) fn run<S: System>(system: &mut S, config: &BootConfig) -> Result<(), 
     system.reached(Stage::Address, &format!("{address}{router}"));
 
     system.rescue();
+    // Attached when it is captured, too: by its disk a boot proves itself, and has its secret by TLS where roots come so.
     let (root, found) = system.attach(&nic, config, &drivers)?;
+    if let Some(order) = &config.capture {
+        system.capture(order, config, &drivers)?;
+        return Ok(Reached::Captured(order.then));
+    }
     system.reached(Stage::Attach, &found);
 
     let mounted = system.mount_root(&root, config, &drivers)?;
@@ -87,7 +108,7 @@ pub(super) fn run<S: System>(system: &mut S, config: &BootConfig) -> Result<(), 
 
     let init = system.hand_over(&nic, config)?;
     system.reached(Stage::Handover, &init);
-    Ok(())
+    Ok(Reached::Root)
 }
 
 #[cfg(test)]
@@ -166,6 +187,15 @@ mod tests {
             Ok((disk, "NBD 10.0.0.1:10809 lab-07, 512 MiB".to_owned()))
         }
 
+        fn capture(
+            &mut self,
+            order: &CaptureOrder,
+            _: &BootConfig,
+            (): &(),
+        ) -> Result<(), Failure> {
+            self.act(&format!("capture {order}"))
+        }
+
         fn mount_root(
             &mut self,
             root: &Attached,
@@ -211,8 +241,23 @@ mod tests {
     #[test]
     fn each_stage_is_reported_when_it_is_reached() {
         let mut machine = Fake::default();
-        assert_eq!(run(&mut machine, &config()), Ok(()));
+        assert_eq!(run(&mut machine, &config()), Ok(Reached::Root));
         assert_eq!(machine.log, BOOT);
+    }
+
+    #[test]
+    fn what_is_captured_is_not_mounted_and_nothing_is_started() {
+        let capture = Some("poweroff,disk=sda2".parse().unwrap());
+        let config = BootConfig { capture, ..config() };
+        let mut machine = Fake::default();
+        assert_eq!(run(&mut machine, &config), Ok(Reached::Captured(CaptureEnd::PowerOff)));
+        let attach = BOOT.iter().position(|line| *line == "> attach for lab-07").unwrap();
+        let expected = [&BOOT[..=attach], &["> capture poweroff,disk=sda2"]].concat();
+        assert_eq!(machine.log, expected);
+        let mut machine = Fake { fails_at: "capture poweroff,disk=sda2", log: Vec::new() };
+        let failure = run(&mut machine, &config).unwrap_err();
+        let screen = failure.explanation(Some(&config)).join("\n");
+        assert!(screen.contains("can't be captured") && screen.contains("is broken"), "{screen}");
     }
 
     #[test]

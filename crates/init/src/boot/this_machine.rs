@@ -4,6 +4,7 @@ use super::stages::System;
 use crate::boot_server::reporter::Reporter;
 use crate::boot_server::token::TokenCell;
 use crate::boot_server::{files, hardware, host_segment};
+use crate::capture;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::handover::overlay::{self, LaidOver};
@@ -19,7 +20,7 @@ use crate::net::storage_nic::{self, StorageNic, Way};
 use crate::rescue::{self, Offer};
 use crate::root::{Attached, ROOT, aoe, iscsi, mount, nbd, nfs};
 use crate::{handover, keeper};
-use initcfg::{BootConfig, HostConfig, Root, RootUrl, Stage, Token};
+use initcfg::{BootConfig, CaptureOrder, HostConfig, Root, RootUrl, Stage, Token};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
@@ -401,6 +402,18 @@ impl System for ThisMachine {
         };
         let megabytes = disk.size_bytes().unwrap_or(0) >> 20;
         Ok((Attached::Disk(disk), format!("{place}, {megabytes} MiB{over}")))
+    }
+
+    fn capture(
+        &mut self,
+        order: &CaptureOrder,
+        config: &BootConfig,
+        modules: &Arc<Modules>,
+    ) -> Result<(), Failure> {
+        if let Some(hardware) = self.hardware.take() {
+            hardware::finish(&hardware, HARDWARE_TIMEOUT);
+        }
+        capture::run(order, config, self.token.get(), modules, &self.console)
     }
 
     fn mount_root(

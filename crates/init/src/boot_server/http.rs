@@ -43,7 +43,7 @@ pub(crate) fn put(
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
-fn connect(server: Ipv4Addr) -> io::Result<TcpStream> {
+pub(crate) fn connect(server: Ipv4Addr) -> io::Result<TcpStream> {
     let address = SocketAddrV4::new(server, HTTP_PORT);
     let stream = TcpStream::connect_timeout(&address.into(), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

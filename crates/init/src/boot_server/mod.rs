@@ -3,7 +3,7 @@
 pub(crate) mod files;
 pub(crate) mod hardware;
 pub(crate) mod host_segment;
-mod http;
+pub(crate) mod http;
 pub(crate) mod kernel_log;
 pub(crate) mod reporter;
 mod secure_boot;

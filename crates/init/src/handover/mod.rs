@@ -11,9 +11,9 @@ pub(crate) mod site_files;
 pub(crate) mod ssh;
 
 pub(crate) use find_init::find_init;
+pub(crate) use resolve::resolve;
 
 use crate::boot_server::reporter::{STATE_PATH, Target};
-use crate::handover::resolve::resolve;
 use crate::keeper::await_login;
 use crate::net::nic::Nic;
 use crate::net::storage_nic::StorageNic;

@@ -51,6 +51,67 @@ pub(super) fn activate(
     Ok(root)
 }
 
+/// Makes devices over others that take no writes, whoever asks them to: nothing that is mounted from one changes its disk.
+pub(crate) struct ReadOnly(Control);
+
+/// A logical volume, and its device; or why it can't be used.
+pub(crate) struct ReadOnlyVolume {
+    pub(crate) name: LogicalVolumeName,
+    pub(crate) device: Result<String, String>,
+}
+
+impl ReadOnly {
+    /// Begins.
+    pub(crate) fn open(modules: &Modules) -> Result<Self, Failure> {
+        modules.load("dm_mod", "").map_err(|error| cannot_load("dm_mod", &error, modules))?;
+        Control::open().map(Self).map_err(|error| {
+            Failure::new(
+                format!("can't use the device mapper of this kernel: {error}"),
+                "this kernel can't be used to capture a PC: try another image",
+            )
+        })
+    }
+
+    /// A device over all of another one, which is named as below `/sys/class/block`.
+    pub(crate) fn over(&self, name: &str) -> io::Result<String> {
+        let sectors = sysfs::number(format!("/sys/class/block/{name}/size"));
+        let numbers = sysfs::read(format!("/sys/class/block/{name}/dev"));
+        let (Some(sectors), Some(numbers)) = (sectors, numbers) else {
+            return Err(io::Error::other("it is gone"));
+        };
+        let target = Target { sectors, kind: "linear", parameters: format!("{numbers} 0") };
+        let named = format!("bootlace-{name}");
+        let (_, minor) = self.0.make(&named, &format!("BOOTLACE-{name}"), &[target], true)?;
+        Ok(format!("/dev/dm-{minor}"))
+    }
+
+    /// All logical volumes on these devices, which are named as below `/sys/class/block`.
+    pub(crate) fn volumes(&self, names: &[String]) -> Vec<ReadOnlyVolume> {
+        let place = |name: &String| {
+            let sectors = sysfs::number(format!("/sys/class/block/{name}/size"))?;
+            Some(Place { size_bytes: sectors.checked_mul(512)?, name: name.clone() })
+        };
+        let places: Vec<Place> = names.iter().filter_map(place).collect();
+        let mut scan = Scan::default();
+        for (index, place) in places.iter().enumerate() {
+            // What can't be read is missing then, by name.
+            let _ = look_at(&mut scan, index, place);
+        }
+        let all = scan.groups().flat_map(|group| group.volumes.iter().map(move |it| (group, it)));
+        let made = all.filter_map(|(group, volume)| {
+            let name = format!("{}/{}", group.name, volume.name).parse().ok()?;
+            let device = make(&self.0, &places, &scan, (group, volume), true);
+            Some(ReadOnlyVolume { name, device: device.map_err(|error| error.to_string()) })
+        });
+        made.collect()
+    }
+}
+
+/// The disk itself and its partitions, as they are named below `/sys/class/block`.
+pub(crate) fn parts(disk: &Disk) -> Vec<String> {
+    places(disk).into_iter().map(|place| place.name).collect()
+}
+
 /// Removes the devices, so that their disk is free. What is in use stays.
 pub(crate) fn deactivate() {
     let Ok(control) = Control::open() else { return };

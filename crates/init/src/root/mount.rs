@@ -78,7 +78,7 @@ pub(crate) fn mount_root(
 }
 
 /// What the usual errors of a mount mean.
-fn in_words(error: &io::Error) -> String {
+pub(crate) fn in_words(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         // Of checksums that are wrong, of structures that make no sense.
         Some(Errno::UCLEAN | Errno::BADMSG | Errno::INVAL) => {
@@ -136,7 +136,7 @@ fn mount_system(
 }
 
 /// Which folder of a file system holds the system, if it is not all of it.
-fn subvolume_of_system(mounted: impl AsRef<Path>) -> Option<&'static str> {
+pub(crate) fn subvolume_of_system(mounted: impl AsRef<Path>) -> Option<&'static str> {
     let mounted = mounted.as_ref();
     let is_system = |folder: &Path| folder.join("usr").is_dir();
     let found = FileSystem::SUBVOLUMES.into_iter().find(|name| is_system(&mounted.join(name)));

@@ -2,7 +2,7 @@
 
 use super::memory_test::memory_test;
 use super::stages::{NewStage, Prepared};
-use crate::initrds::InitrdState;
+use crate::initrds::{InitrdState, WITH_DISKS};
 use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
@@ -266,6 +266,9 @@ impl Service {
             }
         }
         self.check_initrd(&boot)?;
+        if boot.config.capture.is_some() {
+            self.check_initrd_with_disks(&boot)?;
+        }
         let machine = &boot.machine;
         let not_ready = |error: &dyn std::error::Error| not_ready(&machine.name, error);
         let prepared =
@@ -289,14 +292,23 @@ impl Service {
                 )));
             }
         };
-        let fitted = self.fitted_initrd(&boot, id, is_configured).await;
-        let fitted = fitted.map_err(|error| not_ready(&error))?;
+        let fitted = match boot.config.capture {
+            Some(_) => Some(WITH_DISKS.to_owned()),
+            None => {
+                let fitted = self.fitted_initrd(&boot, id, is_configured).await;
+                fitted.map_err(|error| not_ready(&error))?
+            }
+        };
         // A foreign server has prepared its root itself.
         if !machine.root.is_foreign() {
             self.prepare_disk(&boot, id, is_configured, address).await?;
         }
         if !is_configured {
-            let initrd = if fitted.is_some() { ", initrd for its hardware" } else { "" };
+            let initrd = match (&boot.config.capture, &fitted) {
+                (Some(_), _) => ", to send what is on its own disks",
+                (None, Some(_)) => ", initrd for its hardware",
+                (None, None) => "",
+            };
             let (image, version) = (&boot.image.image, boot.image.version);
             let detail = format!("{image} version {version}, {}{initrd}", machine.root);
             let event = NewStage::noticed(Stage::Config, detail);
@@ -410,6 +422,23 @@ impl Service {
             }),
             ..ExportOrder::new(spec)
         }
+    }
+
+    /// The initrd with drivers of disks must be there: without them nothing would be found.
+    fn check_initrd_with_disks(&self, boot: &BootPlan) -> Result<(), Waiting> {
+        let (image, version) = (&boot.image.image, boot.image.version);
+        let recipe = self.initrds().fitted(&boot.image, WITH_DISKS);
+        let why = match self.initrds().shelf().state(&recipe) {
+            InitrdState::Ready { path, .. } if path.exists() => return Ok(()),
+            InitrdState::Failed(why) => why,
+            InitrdState::Missing | InitrdState::Building | InitrdState::Ready { .. } => {
+                self.initrds().look_again();
+                "it is being built; that takes seconds".to_owned()
+            }
+        };
+        Err(Waiting::NotReady(format!(
+            "{image} version {version} has no initrd by which a PC can be captured: {why}"
+        )))
     }
 
     fn check_initrd(&self, boot: &BootPlan) -> Result<(), Waiting> {

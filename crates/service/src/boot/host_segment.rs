@@ -224,7 +224,7 @@ impl Service {
         machine: &Machine,
         boot: &Boot,
     ) -> Result<Option<SshHostKey>, Error> {
-        if machine.edit.is_some() {
+        if machine.edit.is_some() || machine.capture.is_some() {
             return Ok(None);
         }
         let name = machine.name.clone();

@@ -1,6 +1,7 @@
 //! What machines ask: addresses, configurations, secrets; and what they tell.
 
 mod candidates;
+mod captures;
 mod foreign_dhcp;
 mod grub_config;
 mod hardware;
@@ -14,6 +15,7 @@ mod ssh_key;
 mod stages;
 mod words;
 
+pub use captures::Capturing;
 pub use grub_config::LoaderConfig;
 pub use host_segment::Link;
 pub use memory_test::{has_memory_test, memory_test};

@@ -15,7 +15,8 @@ impl Service {
     /// Whether a boot of the machine is to fetch files. A root of another server has another system than the image's, and gets
     /// none; nor does an image that is changed there, or all would have them who get that.
     pub(super) async fn has_files(&self, machine: &Machine, boot: &Boot) -> Result<bool, Error> {
-        if machine.edit.is_some() || boot.root.is_some_and(|root| root.is_foreign()) {
+        let is_used_otherwise = machine.edit.is_some() || machine.capture.is_some();
+        if is_used_otherwise || boot.root.is_some_and(|root| root.is_foreign()) {
             return Ok(false);
         }
         let (room, name) = (machine.room.clone(), machine.name.clone());

@@ -171,6 +171,12 @@ impl Service {
             let stored = stored.await?;
             if let Some(boot) = stored {
                 service.on_stage(mac, boot, &event);
+                if event.stage == Stage::Failed {
+                    let machine = service.site().machine_by_mac(mac).map(|it| it.name.clone());
+                    if let Some(machine) = machine {
+                        service.capture_failed(&machine, boot, &event.detail).await;
+                    }
+                }
                 if matches!(event.stage, Stage::Up | Stage::Failed) {
                     service.look_at_rings().await;
                 }

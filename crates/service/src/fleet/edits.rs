@@ -2,15 +2,15 @@
 //! next version.
 
 use super::machines::check_architecture;
-use crate::error::{EditError, Error};
+use crate::error::{CaptureError, EditError, Error};
 use crate::jobs::{Job, Order, PublishOrder};
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
 use crate::storage_client::{SnapshotDownload, StorageError, snapshots};
 use crate::store::FieldChange;
 use model::{
-    Edit, Follows, ImageChoice, ImageName, Machine, MachineName, SnapshotOrder, VersionState,
-    is_note,
+    Capture, Edit, Follows, ImageChoice, ImageName, Machine, MachineName, SnapshotOrder,
+    VersionState, is_note,
 };
 
 /// What the snapshot is called that becomes a version.
@@ -110,6 +110,9 @@ impl Admin {
                 return Err(
                     Error::from(EditError::Begun { machine: name, image, version, by }).into()
                 );
+            }
+            if let Some(Capture { image, by, .. }) = machine.capture {
+                return Err(Error::from(CaptureError::Begun { machine: name, image, by }).into());
             }
             check_architecture(tables, &machine, Some(&edit.choice()))?;
             // A machine that an older Bootlace has added has no place yet, beside which it stands.

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::initrds::{ImageModules, InitrdFile, InitrdState};
 use crate::people::Admin;
 use crate::service::Service;
-use crate::store::FieldChange;
+use crate::store::{AuditEntry, FieldChange};
 use images::{Store, VersionTrouble};
 use initrd_builder::ModuleSource;
 use model::{BootFile, BootPart, ImageName, ImageVersion, is_note};
@@ -44,7 +44,21 @@ impl Admin {
         image: ImageName,
         version: u32,
     ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
-        let service = self.service();
+        let subject = format!("{image}/v{version}");
+        let entry = self.actor().does("image.add", &subject, Vec::new(), self.now().unix_ms);
+        self.service().record_version(image, version, entry).await
+    }
+}
+
+impl Service {
+    /// Records a version; who does it again changes nothing, and is not noted.
+    pub(crate) async fn record_version(
+        &self,
+        image: ImageName,
+        version: u32,
+        entry: AuditEntry,
+    ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
+        let service = self;
         let store = Arc::clone(service.store());
         let described = tokio::task::spawn_blocking(move || {
             Ok::<_, Error>((store.version(&image, version)?, store.states()?))
@@ -53,8 +67,6 @@ impl Admin {
         // First the initrd, then the index: who boots the version finds it built.
         let initrd = service.initrds().ensure(&version).await;
         let indexed = version.clone();
-        let subject = format!("{}/v{}", version.image, version.version);
-        let entry = self.actor().does("image.add", &subject, Vec::new(), self.now().unix_ms);
         let is_known = self.site().version(&version.image, version.version).is_some();
         let stored = service.database().write(move |tables| {
             if !is_known {

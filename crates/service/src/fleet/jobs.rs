@@ -39,6 +39,7 @@ impl Viewer {
             Some(
                 JobKind::ImageImport
                 | JobKind::ImageBuild
+                | JobKind::ImageCapture
                 | JobKind::ImagePublish
                 | JobKind::ImageVerify
                 | JobKind::ImageExport
@@ -92,7 +93,7 @@ impl Admin {
 }
 
 impl Service {
-    pub(super) fn job_folder(&self) -> Jobs {
+    pub(crate) fn job_folder(&self) -> Jobs {
         Jobs::in_folder(self.options().jobs.clone())
     }
 
@@ -110,7 +111,13 @@ impl Service {
         let settled = self.with_jobs(move |jobs| {
             let settled = jobs.settle(now);
             let makes = |kind| {
-                matches!(kind, JobKind::ImageImport | JobKind::ImagePublish | JobKind::ImageReceive)
+                matches!(
+                    kind,
+                    JobKind::ImageImport
+                        | JobKind::ImageCapture
+                        | JobKind::ImagePublish
+                        | JobKind::ImageReceive
+                )
             };
             if settled.iter().any(|job| job.kind.is_some_and(makes)) {
                 // Which removes what nobody works on any more.

@@ -270,6 +270,7 @@ fn apply(
             menu: Menu::default(),
             next_boot: None,
             edit: None,
+            capture: None,
             set_by: Origins::default(),
         },
     };

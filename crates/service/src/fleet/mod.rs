@@ -2,6 +2,7 @@
 
 mod alerts;
 mod building;
+mod captures;
 mod discovered;
 mod disk_deletions;
 mod edits;
@@ -36,6 +37,7 @@ mod tried;
 mod viewer;
 
 pub use building::NewBuild;
+pub use captures::{CaptureView, NewCapture};
 pub use discovered::Discovered;
 pub use edits::{EditView, NewEdit, Publication, snapshot_changes};
 pub use harms::{LaidFile, LaidOver, NotChecked, VersionHarms};

@@ -1,8 +1,9 @@
 //! What a machine would get.
 
 use crate::error::Error;
+use crate::initrds::WITH_DISKS;
 use crate::service::Service;
-use model::{BootChoice, Fetch, MachineName, Network, Plan, grub_cfg, plan};
+use model::{BootChoice, Fetch, Machine, MachineName, Network, Plan, grub_cfg, plan};
 use std::net::Ipv4Addr;
 use wire::Mac;
 
@@ -38,7 +39,8 @@ impl Service {
         let id = self.boot_of(mac).map_or(0, |boot| boot.id);
         let site = self.site();
         let machine = site.machine_by_mac(mac);
-        let starts = machine.map(|it| it.next_boot.as_ref().unwrap_or(it.menu.first()));
+        let machine = machine.map(Machine::as_it_boots);
+        let starts = machine.as_ref().map(|it| it.next_boot.as_ref().unwrap_or(it.menu.first()));
         let other = match starts {
             None | Some(BootChoice::Image) => None,
             Some(BootChoice::OtherImage(image)) => Some(image),
@@ -56,7 +58,10 @@ impl Service {
         let plan = match planned {
             Ok(mut boot) => {
                 boot.has_rescue = self.view().rescues.contains_key(boot.machine.name.as_str());
-                boot.fitted = self.likely_fitted(&boot);
+                boot.fitted = match boot.config.capture {
+                    Some(_) => Some(WITH_DISKS.to_owned()),
+                    None => self.likely_fitted(&boot),
+                };
                 Plan::Boot(boot)
             }
             Err(why) => Plan::Wait(why),

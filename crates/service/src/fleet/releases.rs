@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
 use images::{PackageChange, Packages, StoreError, package_changes};
 use model::{
-    Boot, BootChoice, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
+    Boot, BootChoice, Capture, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
     MachineName, Menu, Settings, Site, VersionState, WriteMode,
 };
 use std::sync::Arc;
@@ -411,6 +411,12 @@ fn needed_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
     let edited = site.machines.iter().filter(changes_it).map(|machine| machine.name.clone());
     let edited: Vec<MachineName> = edited.collect();
     by.extend(told(&edited, "changes it", "change it"));
+    let captured = site.machines.iter().filter(|machine| {
+        let with = |it: &Capture| (&it.with, it.with_version) == (image, number);
+        machine.capture.as_ref().is_some_and(with)
+    });
+    let captured: Vec<MachineName> = captured.map(|machine| machine.name.clone()).collect();
+    by.extend(told(&captured, "is captured by its kernel", "are captured by its kernel"));
     by
 }
 

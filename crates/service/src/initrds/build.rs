@@ -2,7 +2,7 @@
 
 use super::modules::ImageModules;
 use super::overlays::digest;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, WITH_DISKS};
 use crate::error::{Error, io_error};
 use crate::options::init_name;
 use images::Store;
@@ -47,7 +47,8 @@ impl Settings {
         overlay: Option<Vec<u8>>,
     ) -> Result<BuildOptions, Error> {
         let (mut fit, mut file_systems) = (None, None);
-        if recipe.fit.is_some() {
+        let has_local_disks = recipe.fit.as_deref() == Some(WITH_DISKS);
+        if recipe.fit.is_some() && !has_local_disks {
             let parsed = initrd_builder::Fit::parse(names);
             fit = Some(parsed.map_err(|error| wrong(version, &wire::error_chain(&error)))?);
             file_systems = Some(BTreeSet::from([version.file_system]));
@@ -61,6 +62,7 @@ impl Settings {
             root_file_system: Some(version.file_system),
             overlay,
             is_on_lvm: version.logical_volume.is_some(),
+            has_local_disks,
             ..BuildOptions::default()
         })
     }

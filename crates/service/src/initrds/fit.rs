@@ -1,6 +1,6 @@
 //! Which kinds of hardware the site has.
 
-use super::recipe::Recipe;
+use super::recipe::{Recipe, WITH_DISKS};
 use crate::store::View;
 use model::{ImageName, ImageVersion, Machine, WriteMode};
 
@@ -48,6 +48,11 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
         of_nics.map(move |hardware| (machine, hardware))
     });
     for (machine, hardware) in hardware.filter(|(_, hardware)| hardware.is_trusted()) {
+        if machine.capture.is_some() {
+            // It needs its own only after that.
+            undecided.extend(machine.image.iter().map(|it| (it.image.clone(), hardware.key())));
+            continue;
+        }
         let machine = machine.as_it_boots();
         let Some(image) = &machine.image else { continue };
         let key = hardware.key();
@@ -71,6 +76,21 @@ pub(super) fn fitted_of(view: &View) -> Wanted {
         wanted.truncate(FITTED_MAX);
     }
     Wanted { fitted: wanted, undecided }
+}
+
+/// The initrds that machines boot which are captured: for all, and with drivers of disks.
+pub(super) fn with_disks(view: &View) -> Vec<Fitted> {
+    let site = &view.site;
+    let captured = site.machines.iter().filter_map(|machine| machine.capture.as_ref());
+    let versions = captured.filter_map(|capture| site.chosen(&capture.choice()));
+    let mut wanted: Vec<Fitted> = Vec::new();
+    for version in versions {
+        let recipe = Recipe::fitted(version, WITH_DISKS);
+        if !wanted.iter().any(|other| other.recipe == recipe) {
+            wanted.push(Fitted { version: version.clone(), recipe, names: String::new() });
+        }
+    }
+    wanted
 }
 
 /// Whether the machine's next boot stands on the same disk as its last one.

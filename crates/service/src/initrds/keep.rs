@@ -1,7 +1,7 @@
 //! The builder: has ready what machines may ask for.
 
 use super::build::{Settings, build, remove, warnings, wrong};
-use super::fit::{Fitted, Wanted, fitted_of};
+use super::fit::{Fitted, Wanted, fitted_of, with_disks};
 use super::overlays::Overlays;
 use super::recipe::{FITTED_MARK, Recipe};
 use super::shelf::{InitrdState, Shelf};
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::store::{Database, View};
 use images::Store;
-use model::{BootChoice, Edit, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site};
+use model::{BootChoice, Capture, Edit, Follows, ImageChoice, ImageName, ImageVersion, Menu, Site};
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -129,6 +129,7 @@ impl Initrds {
             true => fitted_of(&self.database.view()),
             false => Wanted::default(),
         };
+        wanted.fitted.extend(with_disks(&self.database.view()));
         for Fitted { recipe, .. } in &mut wanted.fitted {
             *recipe = recipe.clone().overlaid(&self.overlays);
         }
@@ -229,6 +230,7 @@ fn wanted_versions(site: &Site) -> BTreeSet<(&ImageName, u32)> {
     for machine in &site.machines {
         let once = machine.next_boot.as_ref().and_then(BootChoice::other_image).cloned();
         let edited = machine.edit.as_ref().map(Edit::choice);
+        let edited = edited.into_iter().chain(machine.capture.as_ref().map(Capture::choice));
         let choices =
             machine.image.iter().cloned().chain(edited).chain(once).chain(offered(&machine.menu));
         let versions = choices.filter_map(|choice| site.chosen(&choice));

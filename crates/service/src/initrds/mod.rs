@@ -18,6 +18,7 @@ pub(crate) use keep::Initrds;
 pub(crate) use modules::ImageModules;
 #[cfg(test)]
 pub(crate) use recipe::Recipe;
+pub(crate) use recipe::WITH_DISKS;
 pub use shelf::InitrdState;
 
 #[cfg(test)]

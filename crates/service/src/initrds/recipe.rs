@@ -11,6 +11,9 @@ pub(crate) type ForeignRoots = BTreeSet<RootKind>;
 /// What stands before the kind of hardware in the name of an initrd that is not for all.
 pub(super) const FITTED_MARK: char = '+';
 
+/// Stands for the kind of hardware in an initrd for all that also has drivers of disks in PCs: those boot it that are captured.
+pub(crate) const WITH_DISKS: &str = "disks";
+
 /// Names one initrd of the site.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Recipe {

@@ -62,6 +62,8 @@ pub enum JobKind {
     ImageImport,
     /// A system is made of packages, and becomes an image version.
     ImageBuild,
+    /// What is on a PC's own disks becomes a version.
+    ImageCapture,
     /// What a machine has changed of an image becomes a version.
     ImagePublish,
     /// Image versions are read as a whole.
@@ -82,6 +84,7 @@ impl JobKind {
         match self {
             Self::ImageImport => "import",
             Self::ImageBuild => "build",
+            Self::ImageCapture => "capture",
             Self::ImagePublish => "publish",
             Self::ImageVerify => "verify",
             Self::ImageExport => "export",

@@ -168,6 +168,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         menu: Menu::default(),
         next_boot: None,
         edit: None,
+        capture: None,
         set_by: Origins::OWN,
     })
 }

@@ -6,6 +6,7 @@
 mod alerts;
 mod audit;
 mod boots;
+mod captures;
 mod copies;
 mod damage;
 mod database;

@@ -3,8 +3,8 @@
 use super::row::{parse, parse_optional, wrong};
 use super::transaction::{Part, Transaction};
 use model::{
-    BootChoice, Edit, ImageChoice, Machine, MachineName, Menu, Origin, Origins, Room, RoomName,
-    RootUrl, Seat, Setting, Settings, Tag,
+    BootChoice, Capture, Edit, ImageChoice, Machine, MachineName, Menu, Origin, Origins, Room,
+    RoomName, RootUrl, Seat, Setting, Settings, Tag,
 };
 use rusqlite::{OptionalExtension as _, Row, params};
 use std::collections::HashMap;
@@ -183,7 +183,8 @@ const PLACE: &str = "room, seat, tags, inherits_image, inherits_root, inherits_w
     (SELECT menu FROM machine_menu m WHERE m.machine = p.machine), \
     (SELECT choice FROM next_boot n WHERE n.machine = p.machine), \
     (SELECT json_object('image', image, 'version', version, 'by', by, 'since_unix', since_unix) \
-     FROM machine_edit e WHERE e.machine = p.machine) FROM machine_place p";
+     FROM machine_edit e WHERE e.machine = p.machine), \
+    (SELECT capture FROM machine_capture c WHERE c.machine = p.machine) FROM machine_place p";
 
 /// Those of which a column of it says whether they are inherited.
 const INHERITS: [Setting; 3] = [Setting::Image, Setting::Root, Setting::WriteMode];
@@ -198,6 +199,7 @@ pub(super) struct Place {
     menu: Option<Menu>,
     next_boot: Option<BootChoice>,
     edit: Option<Edit>,
+    capture: Option<Capture>,
 }
 
 fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
@@ -209,6 +211,7 @@ fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
         }
     }
     let edit = row.get_ref(first + 8)?.as_str_or_null()?;
+    let capture = row.get_ref(first + 9)?.as_str_or_null()?;
     Ok(Place {
         room: parse_optional(row, first)?,
         seat: parse_optional(row, first + 1)?,
@@ -220,6 +223,10 @@ fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
             .map(serde_json::from_str)
             .transpose()
             .map_err(|error| wrong(first + 8, error))?,
+        capture: capture
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|error| wrong(first + 9, error))?,
     })
 }
 
@@ -242,6 +249,7 @@ impl Inheritance {
         machine.set_by = Origins::OWN;
         place.inherited.into_iter().for_each(|setting| machine.set_by.give_up(setting));
         (machine.next_boot, machine.edit) = (place.next_boot, place.edit);
+        machine.capture = place.capture;
         match place.menu {
             Some(menu) => machine.menu = menu,
             None => machine.set_by.give_up(Setting::Menu),

@@ -333,6 +333,11 @@ const ADDITIONS: &str = "
         by         TEXT NOT NULL,
         since_unix INTEGER NOT NULL
     ) STRICT;
+    -- What is captured of machines, as JSON.
+    CREATE TABLE IF NOT EXISTS machine_capture (
+        machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
+        capture TEXT NOT NULL
+    ) STRICT;
     CREATE TABLE IF NOT EXISTS next_boot (
         machine TEXT PRIMARY KEY REFERENCES machine ON DELETE CASCADE,
         choice  TEXT NOT NULL

@@ -5,6 +5,7 @@ mod as_root;
 mod boots;
 mod bounds;
 mod candidates;
+mod captures;
 mod directory;
 mod disks;
 mod exchange;

@@ -6,8 +6,10 @@ use axum::Form;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
-use model::{BootChoice, MachineName, Size, StallVerb};
-use service::{Admin, MachineChange, MachineView, Operator, PowerVerb, Viewer};
+use model::{
+    BootChoice, CaptureEnd, CaptureOrder, ImageName, MachineName, Size, StallVerb, VersionState,
+};
+use service::{Admin, MachineChange, MachineView, NewCapture, Operator, PowerVerb, Viewer};
 
 /// Asks before something is lost.
 #[derive(Template)]
@@ -165,6 +167,41 @@ async fn decide_stall(service: &Admin, name: &str, verb: StallVerb) -> Page {
         StallVerb::Fail => Done::WritesFailed,
     };
     Ok(see_other(&format!("/machines/{name}"), done))
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct WantedCapture {
+    image: String,
+    fixes: Option<String>,
+}
+
+/// Has the machine's next boot send what is on its own disks.
+pub(super) async fn capture(
+    service: Admin,
+    Path(name): Path<String>,
+    Form(wanted): Form<WantedCapture>,
+) -> Page {
+    let machine = machine_name(&service, &name)?;
+    let wrong = |error: String| Failure::with(&service, StatusCode::UNPROCESSABLE_ENTITY, error);
+    let image = wanted.image.trim().parse::<ImageName>();
+    let new = NewCapture {
+        image: image.map_err(|error| wrong(error.to_string()))?,
+        machine: machine.clone(),
+        with: None,
+        order: CaptureOrder { then: CaptureEnd::Restart, disk: None, without: Vec::new() },
+        note: None,
+        state: VersionState::default(),
+        fixes: wanted.fixes.is_some(),
+    };
+    service.begin_capture(new).await.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{machine}"), Done::CaptureOrdered))
+}
+
+/// The machine boots as usual after all.
+pub(super) async fn cancel_capture(service: Admin, Path(name): Path<String>) -> Page {
+    let name = machine_name(&service, &name)?;
+    service.cancel_capture(&name).await.map_err(|error| Failure::new(&service, &error))?;
+    Ok(see_other(&format!("/machines/{name}"), Done::CaptureCancelled))
 }
 
 /// Lets the machine's next boot stop in a rescue shell.

@@ -24,6 +24,8 @@ pub(crate) fn router() -> Router<Front> {
         .route("/fail-writes", get(actions::ask_fail_writes).post(actions::fail_writes))
         .route("/next", post(actions::set_next))
         .route("/rescue", post(actions::want_rescue))
+        .route("/capture", post(actions::capture))
+        .route("/capture/off", post(actions::cancel_capture))
         .route("/snapshots", get(snapshots::show).post(snapshots::make))
         .route("/snapshots/change", post(snapshots::change))
         .route("/snapshots/{number}/remove", get(snapshots::ask_remove))

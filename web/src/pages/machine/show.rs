@@ -12,7 +12,7 @@ use askama::Template;
 use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use model::{BootChoice, Edit, Follows, ImageChoice, MachineName, Origin, Setting, Site};
+use model::{BootChoice, Capture, Edit, Follows, ImageChoice, MachineName, Origin, Setting, Site};
 use service::{Error, MachineView, Now, PowerState, PowerVerb, Rescue, StateWord, Viewer};
 
 /// How often the page is reloaded while the machine boots.
@@ -126,6 +126,8 @@ struct MachinePage {
     rescue: Option<Rescue>,
     /// The image that is changed on it.
     edit: Option<Edit>,
+    /// What its next boot sends of its own disks.
+    capture: Option<Capture>,
     /// Why its image can't be booted, unless its state says so already.
     start_trouble: Option<String>,
     /// How many messages in its name were refused, if any.
@@ -268,6 +270,7 @@ pub(super) async fn page(
         power: view.power.as_ref().map(|power| power_sentence(power, now)),
         rescue: view.rescue.clone(),
         edit: view.machine.edit.clone(),
+        capture: view.machine.capture.clone(),
         start_trouble: view
             .start_trouble
             .as_ref()
