@@ -98,7 +98,7 @@ name!(
     63,
     b"-._",
     "use 1 to 63 lower-case letters, digits, hyphens, dots and underscores, starting and ending with \
-     a letter or digit"
+     a letter or digit, and here no version behind it"
 );
 
 name!(

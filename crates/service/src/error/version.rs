@@ -24,7 +24,7 @@ pub enum VersionError {
     },
     /// There is nothing to go back to.
     #[error("{image} can't go back: no version before {} is released. To make one that is retired what machines get: \
-             bootlace image rollback {image} --to VERSION", released.map_or_else(
+             bootlace image rollback {image} --to VERSION. What a room tries is ended by bootlace image ring stop {image}", released.map_or_else(
         || "any other".to_owned(), |version| format!("v{version}")
     ))]
     NothingBefore {
