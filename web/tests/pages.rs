@@ -251,7 +251,7 @@ async fn a_refused_form_keeps_what_was_typed() {
 
     for (form, says) in [
         ("image=gone", "there is no image gone: choose one of debian-12"),
-        ("image=debian-12&root=fc", "use nbd, aoe, nfs or iscsi"),
+        ("image=debian-12&root=fc", "use nbd, aoe, nfs, iscsi, other-nbd or other-aoe"),
         ("image=debian-12&write_mode=x", "use discard, persistent or ram"),
         ("image=debian-12&kernel_args=bootlace.root%3Dnbd", "are set by the boot server"),
     ] {

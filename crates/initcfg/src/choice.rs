@@ -16,7 +16,7 @@ pub struct ParseChoiceError {
 }
 
 impl ParseChoiceError {
-    /// `text` is none of the choices, which `wanted` names: "a root kind: use nbd, aoe, nfs or iscsi".
+    /// `text` is none of the choices, which `wanted` names: "a root kind: use nbd or aoe".
     pub fn new(text: &str, wanted: &'static str) -> Self {
         Self { text: text.chars().take(SHOWN_MAX).collect(), wanted }
     }
