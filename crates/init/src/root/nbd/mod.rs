@@ -134,7 +134,10 @@ fn wait_for_export(
         if !is_refused || error.passes().is_some() {
             refused_since = None;
         } else if since.elapsed() > REFUSED_MAX {
-            let remedy = "look at that server's log; the machine restarts and asks again";
+            let remedy = match request.is_foreign {
+                true => "look at that server's log; the machine restarts and asks again",
+                false => "look at the storage server's log; the machine restarts and asks again",
+            };
             return Err(Failure::new(text, remedy));
         }
         // Nobody need read of the first tries, unless the answer was no.
