@@ -21,8 +21,11 @@ pub(super) enum Files {
     #[command(alias = "list")]
     Ls {
         /// What is laid over the root of this machine, and what of its room and the site that covers
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "room")]
         machine: Option<MachineName>,
+        /// Only what is laid for this room
+        #[arg(long, value_name = "NAME")]
+        room: Option<RoomName>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -141,8 +144,8 @@ fn encoded(text: &str) -> String {
 impl Files {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Ls { machine: None, json } => list(paths, json),
-            Self::Ls { machine: Some(name), json } => list_of_machine(paths, &name, json),
+            Self::Ls { machine: None, room, json } => list(paths, room.as_ref(), json),
+            Self::Ls { machine: Some(name), room: _, json } => list_of_machine(paths, &name, json),
             Self::Put(put) => put.run(paths),
             Self::Show { meant, content, json } => show(paths, &meant, content, json),
             Self::Rm { meant } => {
@@ -251,14 +254,18 @@ fn since(file: &SiteFile) -> String {
     format!("{at} by {}", file.changed_by)
 }
 
-fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
+fn list(paths: &Paths, room: Option<&RoomName>, json: bool) -> anyhow::Result<()> {
     let site = Site::open(paths)?;
+    let mut files: Vec<SiteFile> = site.get("/api/v1/files")?;
+    files.retain(|file| room.is_none() || file.room.as_ref() == room);
     if json {
-        let files: Value = site.get("/api/v1/files")?;
         say(serde_json::to_string_pretty(&files)?);
         return Ok(());
     }
-    let files: Vec<SiteFile> = site.get("/api/v1/files")?;
+    if let Some(room) = room.filter(|_| files.is_empty()) {
+        say(format!("Nothing is laid for the room {room}; bootlace files ls lists all."));
+        return Ok(());
+    }
     if files.is_empty() {
         say(
             "Nothing is laid over the roots of machines. Lay a file: bootlace files put /PATH FILE",

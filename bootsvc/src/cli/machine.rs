@@ -432,7 +432,10 @@ fn reset(paths: &Paths, name: &MachineName, reset_disk: bool) -> anyhow::Result<
 /// What a change of the order to reset the machine's disk has come to.
 fn said_of_reset(before: &model::Machine, machine: &model::Machine) -> String {
     let name = &machine.name;
-    let forgets = match machine.write_mode {
+    let forgets = match machine.as_it_boots().write_mode {
+        _ if machine.edit.is_some() && machine.reset_disk => {
+            "; that is what was changed of its image, and the change begins anew".to_owned()
+        }
         WriteMode::Persistent => String::new(),
         mode => format!(
             "; in write mode {mode} it forgets what it writes anyway, and only a disk from when it was persistent is kept"

@@ -481,12 +481,25 @@ fn asked_by<T, E: Display>(
 
 /// Whether a person at the terminal agrees; an empty answer is what is `proposed`.
 pub(super) fn agrees(question: &str, proposed: bool) -> anyhow::Result<bool> {
-    let choice = if proposed { "Y/n" } else { "y/N" };
+    yes_or_no(question, Some(proposed))
+}
+
+/// Whether a person at the terminal agrees, who must say so or the opposite: work is lost by one of both.
+pub(super) fn decides(question: &str) -> anyhow::Result<bool> {
+    yes_or_no(question, None)
+}
+
+fn yes_or_no(question: &str, proposed: Option<bool>) -> anyhow::Result<bool> {
+    let choice = match proposed {
+        Some(true) => "Y/n",
+        Some(false) => "y/N",
+        None => "y/n",
+    };
     loop {
-        match answer(&format!("{question}? [{choice}] "))?.to_lowercase().as_str() {
-            "" => return Ok(proposed),
-            "y" | "yes" => return Ok(true),
-            "n" | "no" => return Ok(false),
+        match (answer(&format!("{question}? [{choice}] "))?.to_lowercase().as_str(), proposed) {
+            ("", Some(proposed)) => return Ok(proposed),
+            ("y" | "yes", _) => return Ok(true),
+            ("n" | "no", _) => return Ok(false),
             _ => say("Please answer y or n."),
         }
     }

@@ -174,7 +174,7 @@ fn list(paths: &Paths, site: &Site, json: bool) -> anyhow::Result<()> {
             format!("{}/v{}", edit.image, edit.version),
             edit.machine.to_string(),
             edit.by.clone(),
-            if edit.runs { "runs".to_owned() } else { "off".to_owned() },
+            if edit.runs { "on, or just off".to_owned() } else { "off".to_owned() },
             edit.written_bytes.map_or("-".to_owned(), |written| Size(written).to_string()),
             if newer.is_empty() { "-".to_owned() } else { newer.join(", ") },
         ]

@@ -2,7 +2,7 @@
 
 use super::super::as_job::{Work, as_job, caller, word};
 use super::super::output::note;
-use super::super::setup::agrees;
+use super::super::setup::decides;
 use super::edit::Wanted;
 use super::{AboutNew, Asked, after_import, check_owner, say_next};
 use crate::paths::Paths;
@@ -160,7 +160,7 @@ fn change(
         Ended::Code(_) if is_asked => {
             let question =
                 format!("Make this the next version of {} ({})", disk.base.image, disk.state);
-            if !agrees(&question, false)? {
+            if !decides(&question)? {
                 note("thrown away");
                 return Ok(("thrown away".to_owned(), false));
             }
