@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod ext4;
 mod fat;
+mod file_changes;
 mod filter;
 mod flush;
 mod folder;
@@ -54,6 +55,7 @@ pub use disk_file::{DiskFile, Durability};
 pub use entry::{Entry, EntryKind};
 pub use error::{ImportError, RootfsError, StoreError};
 pub use export::{ExportError, ExportFormat, ExportTo};
+pub use file_changes::{FileChange, FileChanges, file_changes};
 pub use filter::Filter;
 pub use folder::space;
 pub use harm::{CHECKS, Check, FixChoice, Harm, Look, Severity, look_at_files};
@@ -65,7 +67,9 @@ pub use layer::{
 pub use logical::Logical;
 pub use memory::Memory;
 pub use opened::Source;
-pub use packages::{PackageChange, Packages, package_changes, packages, parse_packages};
+pub use packages::{
+    PackageChange, Packages, package_changes, packages, parse_packages, parse_rpm_database,
+};
 pub use progress::{Progress, Step};
 pub use raw::RawFile;
 pub use recipe::{Parameter, Recipe, RecipeError};

@@ -5,7 +5,8 @@ mod common;
 
 use common::{KERNEL, run, system_files};
 use images::{
-    Block, Import, ImportError, ImportRequest, Rootfs, Source, Stop, Store, find_volumes,
+    Block, FileChange, Import, ImportError, ImportRequest, Rootfs, Source, Stop, Store,
+    file_changes, find_volumes,
 };
 use model::VersionState;
 use std::error::Error;
@@ -306,4 +307,35 @@ fn what_does_not_fit_and_what_is_no_system_is_told_with_what_helps() {
     run(Command::new("tar").arg("-cf").arg(&ova).arg("-C").arg(dir).arg("machine.ovf"));
     let told = full_text(&import(dir, &ova).unwrap_err());
     assert!(told.contains("perhaps an OVA"), "{told}");
+}
+
+#[test]
+fn files_that_make_the_difference_between_versions_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    import(dir.path(), &archive(dir.path(), None)).unwrap();
+    let files = dir.path().join("files");
+    fs::write(files.join("srv-new"), vec![7; 300_000]).unwrap();
+    fs::hard_link(files.join("srv-new"), files.join("srv-same")).unwrap();
+    fs::write(files.join("etc/added"), "x").unwrap();
+    fs::write(files.join("usr/lib/os-release"), "ID=other\n".repeat(1000)).unwrap();
+    import(dir.path(), &archive(dir.path(), None)).unwrap();
+    let (old, new) = (root(dir.path(), 1), root(dir.path(), 2));
+    let found = file_changes(&old, &new).unwrap();
+    assert_eq!((found.n_added, found.n_removed, found.n_changed), (3, 0, 1));
+    let grown = found.new_bytes - found.old_bytes;
+    assert!((300_000..310_000).contains(&grown), "{grown}: a file with two names is one");
+    let told = |change: &FileChange| (change.path.clone(), change.new_bytes);
+    let told: Vec<_> = found.largest.iter().map(told).collect();
+    let expected = [
+        ("/srv-new".to_owned(), Some(300_000)),
+        ("/srv-same".to_owned(), Some(300_000)),
+        ("/usr/lib/os-release".to_owned(), Some(9000)),
+        ("/etc/added".to_owned(), Some(1)),
+    ];
+    assert_eq!(told, expected);
+    let back = file_changes(&new, &old).unwrap();
+    assert_eq!((back.n_added, back.n_removed, back.n_changed), (0, 3, 1));
+    assert_eq!(back.largest[0].new_bytes, None);
+    let same = file_changes(&new, &new).unwrap();
+    assert_eq!((same.largest, same.n_changed), (vec![], 0));
 }

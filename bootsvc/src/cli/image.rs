@@ -226,6 +226,9 @@ pub(super) enum Image {
         /// Compare it with this version, like 2
         #[arg(long, value_name = "VERSION", value_parser = number)]
         since: Option<u32>,
+        /// Compare their files by size and time, too: those that make most of the difference. Reads all folders of both
+        #[arg(long)]
+        files: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -327,7 +330,9 @@ impl Image {
             Self::Draft { version } => set(paths, &version, VersionState::Draft),
             Self::Note { version, note } => set_note(paths, &version, &note),
             Self::Retire { version } => set(paths, &version, VersionState::Retired),
-            Self::Changes { version, since, json } => changes(paths, &version, since, json),
+            Self::Changes { version, since, files, json } => {
+                changes(paths, &version, since, files, json)
+            }
             Self::Rollback { name, to } => roll_back(paths, &name, to),
             Self::Rm { version, yes } => remove(paths, &version, yes),
             Self::Export(export) => export.run(paths),

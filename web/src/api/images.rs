@@ -203,6 +203,9 @@ async fn removal(admin: Admin, path: VersionPath) -> Answer<Json<Removal>> {
 struct Since {
     /// With which version it is compared; else with the one before.
     since: Option<VersionNumber>,
+    /// Whether files are compared, too.
+    #[serde(default)]
+    files: bool,
 }
 
 /// What differs between a version and an older one.
@@ -211,8 +214,9 @@ async fn changes(
     path: VersionPath,
     query: Result<Query<Since>, QueryRejection>,
 ) -> Answer<Json<VersionChanges>> {
-    let (Path((image, VersionNumber(version))), Query(Since { since })) = (path?, query?);
-    Ok(Json(service.version_changes(&image, version, since.map(|since| since.0)).await?))
+    let (Path((image, VersionNumber(version))), Query(Since { since, files })) = (path?, query?);
+    let since = since.map(|since| since.0);
+    Ok(Json(service.version_changes(&image, version, since, files).await?))
 }
 
 /// What in a version hurts a diskless machine, and what is laid over it.

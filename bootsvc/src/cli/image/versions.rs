@@ -7,7 +7,7 @@ use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::bail;
 use hyper::Method;
-use images::PackageChange;
+use images::{FileChange, FileChanges, PackageChange};
 use model::{Follows, ImageChoice, ImageName, ParseChoiceError, Size, VersionNumber, VersionState};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -206,6 +206,7 @@ struct Changes {
     version: u32,
     kernel: Option<[String; 2]>,
     packages: Option<Vec<PackageChange>>,
+    files: Option<FileChanges>,
 }
 
 /// Tells what differs between a version and an older one.
@@ -213,24 +214,35 @@ pub(super) fn changes(
     paths: &Paths,
     version: &NamedVersion,
     since: Option<u32>,
+    with_files: bool,
     json: bool,
 ) -> anyhow::Result<()> {
-    let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
-    let told: Value = Site::open(paths)?.get(&format!("{}/changes{since}", version.url()))?;
+    let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
+    let url = format!("{}/changes?files={with_files}{since}", version.url());
+    let told: Value = Site::open(paths)?.get(&url)?;
     if json {
         say(serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
-    let Changes { since, version: number, kernel, packages } = serde_json::from_value(told)?;
+    let Changes { since, version: number, kernel, packages, files } = serde_json::from_value(told)?;
     say(format!("{}: from v{since} to v{number}", version.image));
     say(match kernel {
         Some([old, new]) => format!("kernel: {old} -> {new}"),
         None => "kernel: the same".to_owned(),
     });
-    let Some(packages) = packages else {
-        say("packages: not known, as dpkg has installed none in one of them");
-        return Ok(());
-    };
+    match packages {
+        Some(packages) => tell_packages(packages),
+        None => say(
+            "packages: not known, as neither dpkg nor rpm (with SQLite) has installed any in one of them",
+        ),
+    }
+    if let Some(files) = files {
+        tell_files(&files);
+    }
+    Ok(())
+}
+
+fn tell_packages(packages: Vec<PackageChange>) {
     let n = |is: fn(&PackageChange) -> bool| packages.iter().filter(|it| is(it)).count();
     let (n_added, n_removed) = (n(|it| it.old.is_none()), n(|it| it.new.is_none()));
     let n_others = packages.len() - n_added - n_removed;
@@ -242,7 +254,22 @@ pub(super) fn changes(
             (Some(old), Some(new)) => format!("  {name} {old} -> {new}"),
         });
     }
-    Ok(())
+}
+
+fn tell_files(files: &FileChanges) {
+    let FileChanges { n_added, n_removed, n_changed, old_bytes, new_bytes, largest } = files;
+    say(format!(
+        "files: {n_added} added, {n_removed} removed, {n_changed} changed; all of them {} -> {}",
+        Size(*old_bytes),
+        Size(*new_bytes)
+    ));
+    for FileChange { path, old_bytes, new_bytes } in largest {
+        say(match (old_bytes, new_bytes) {
+            (None, new) => format!("+ {path} {}", Size(new.unwrap_or_default())),
+            (Some(old), None) => format!("- {path} {}", Size(*old)),
+            (Some(old), Some(new)) => format!("  {path} {} -> {}", Size(*old), Size(*new)),
+        });
+    }
 }
 
 /// What a removal frees.

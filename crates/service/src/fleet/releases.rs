@@ -7,7 +7,7 @@ use crate::initrds::InitrdState;
 use crate::people::{Admin, Viewer};
 use crate::service::Service;
 use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
-use images::{PackageChange, Packages, StoreError, package_changes};
+use images::{FileChanges, PackageChange, StoreError, package_changes};
 use model::{
     Boot, BootChoice, Capture, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
     MachineName, Menu, Settings, Site, VersionState, WriteMode,
@@ -213,12 +213,16 @@ pub struct VersionChanges {
     pub version: u32,
     /// Kernels of both, if they differ.
     pub kernel: Option<[String; 2]>,
-    /// Packages that were added, removed, or are there in another version, by name; `None`: dpkg has installed none in one of them.
+    /// Packages that were added, removed, or are there in another version, by name; `None`: neither dpkg nor rpm has installed any in one of them.
     pub packages: Option<Vec<PackageChange>>,
+    /// What differs between their files, if somebody has asked for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileChanges>,
 }
 
 impl Viewer {
-    /// What differs between a version and an older one, or the one before.
+    /// What differs between a version and an older one, or the one before; with their files, for which all folders of both are read, or
+    /// without.
     ///
     /// # Errors
     /// There is no such version, or its files can't be read.
@@ -227,6 +231,7 @@ impl Viewer {
         image: &ImageName,
         number: u32,
         since: Option<u32>,
+        with_files: bool,
     ) -> Result<VersionChanges, Error> {
         let site = self.service().site();
         let later = version(&site, image, number)?.clone();
@@ -238,19 +243,21 @@ impl Viewer {
         let kernels = [former.kernel_version.clone(), later.kernel_version.clone()];
         let store = Arc::clone(self.service().store());
         let compared = tokio::task::spawn_blocking(move || {
-            let of = |version: &ImageVersion| -> Result<Option<Packages>, StoreError> {
-                let root = store.rootfs(&version.image, version.version)?;
-                Ok(images::packages(&root)?)
-            };
-            let both = of(&former)?.zip(of(&later)?);
-            Ok(both.map(|(old, new)| package_changes(&old, &new)))
+            let root = |version: &ImageVersion| store.rootfs(&version.image, version.version);
+            let (old, new) = (root(&former)?, root(&later)?);
+            let both = images::packages(&old)?.zip(images::packages(&new)?);
+            let packages = both.map(|(old, new)| package_changes(&old, &new));
+            let files = with_files.then(|| images::file_changes(&old, &new)).transpose()?;
+            Ok((packages, files))
         });
-        let packages: Result<_, StoreError> = compared.await.map_err(|_| Error::Stopping)?;
+        let compared: Result<_, StoreError> = compared.await.map_err(|_| Error::Stopping)?;
+        let (packages, files) = compared?;
         Ok(VersionChanges {
             since,
             version: number,
             kernel: Some(kernels).filter(|[old, new]| old != new),
-            packages: packages?,
+            packages,
+            files,
         })
     }
 }

@@ -1,4 +1,8 @@
-//! The packages of a Debian system, and what differs between two systems.
+//! The packages of a system, as dpkg or rpm has installed them, and what differs between two systems.
+
+mod rpm;
+
+pub use rpm::parse_rpm_database;
 
 use crate::error::RootfsError;
 use crate::rootfs::Rootfs;
@@ -24,15 +28,20 @@ pub struct PackageChange {
     pub new: Option<String>,
 }
 
-/// The packages that are installed; `None`: dpkg has installed none there.
+/// The packages that are installed; `None`: neither dpkg nor an rpm that keeps its notes in SQLite has installed any there.
 ///
 /// # Errors
 /// The file system can't be read.
 pub fn packages(root: &Rootfs) -> Result<Option<Packages>, RootfsError> {
-    if !root.exists(STATUS)? {
-        return Ok(None);
+    if root.exists(STATUS)? {
+        return Ok(Some(parse_packages(&root.read(STATUS)?)));
     }
-    Ok(Some(parse_packages(&root.read(STATUS)?)))
+    for path in rpm::DATABASES {
+        if root.exists(path)? {
+            return Ok(parse_rpm_database(root.read_at_most(path, rpm::DATABASE_MAX)?));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads dpkg's database: paragraphs of fields, of which those count that say `Status: … installed`. What is no such paragraph is
