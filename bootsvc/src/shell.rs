@@ -140,11 +140,17 @@ fn begin() -> anyhow::Result<i32> {
     let Told { disk, ordered } = serde_json::from_str(&order).context("the order can't be read")?;
     let root = mount_point()?;
     let mounted = mount_all(&disk_of(disk)?, &ordered.file_systems, &root).and_then(|()| {
-        let before = fingerprint(&root)?;
+        // What can't be read is no reason to throw away what somebody did there: it counts as changed.
+        let before = fingerprint(&root).ok();
         let code = contain(&root, &ordered, stdin)?;
         // Whatever the last command in a shell was.
-        let may_be_unchanged = code == 0 || ordered.command.is_empty();
-        Ok(if may_be_unchanged && fingerprint(&root)? == before { UNCHANGED } else { code })
+        let may_be_unchanged = before.is_some() && (code == 0 || ordered.command.is_empty());
+        Ok(match code {
+            _ if may_be_unchanged && fingerprint(&root).ok() == before => UNCHANGED,
+            // A program of its own may end so, too.
+            UNCHANGED => 1,
+            code => code,
+        })
     });
     // Before its disk is read: all of it must be there. The mounts themselves go with this process.
     let unmounted = run("umount", &["--recursive", &root.to_string_lossy()]);
