@@ -7,10 +7,13 @@ use crate::paths::Paths;
 use anyhow::{Context as _, bail, ensure};
 use images::Recipe;
 use nix::unistd::geteuid;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper};
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +126,9 @@ fn build(
     let permissions = Permissions::from_mode(WAY);
     let scratch =
         tempfile::Builder::new().prefix("build-").permissions(permissions).tempdir_in(&own)?;
+    set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut command = command(recipe, &packages, scratch.path());
+    command.process_group(0);
     let started =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match started {
@@ -144,16 +149,18 @@ fn build(
     };
     let status = loop {
         if let Some(status) = child.try_wait()? {
-            break status;
+            break Some(status);
         }
         if is_unwanted.load(Ordering::Relaxed) {
             // With it ends all that it has started: they are in a world of processes of their own.
-            let _ = child.kill();
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
             let _ = child.wait();
-            bail!("it was told to stop");
+            break None;
         }
         std::thread::sleep(POLL);
     };
+    wait_for_heirs();
+    let status = status.context("it was told to stop")?;
     let sent = archive.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
     let last_lines = lines.join().unwrap_or_default();
     if !status.success() {
@@ -211,6 +218,17 @@ fn command(recipe: &Recipe, packages: &Path, scratch: &Path) -> Command {
     // Debian's own initrd takes as long as all the rest, and is not used (kernel's postinst.d).
     command.env("INITRD", "No");
     command
+}
+
+/// Waits until nothing is left that was started by who has ended: it would go on writing where all is about to be removed.
+fn wait_for_heirs() {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // There is no child any more.
+            Err(_) => return,
+        }
+    }
 }
 
 /// A folder that is root's, to which nobody else writes.
