@@ -1,10 +1,12 @@
 //! What only one boot of one machine may know: the file that the boot server puts into a cpio archive
 //! behind the initrd (the *host segment*), and that `init` fetches by HTTP if the segment is lost.
 
-use crate::{Tag, Token};
+use crate::{FURTHER_DISKS_MAX, FurtherDisk, NBD_SERVERS_MAX, Tag, Token};
 use alloc::borrow::ToOwned;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
+use core::net::SocketAddrV4;
 use core::str::FromStr;
 
 /// Where the file is in the initrd, without leading slash.
@@ -33,6 +35,8 @@ const SSH_PRIVATE: &str = "ssh_host_private";
 const SSH_PUBLIC: &str = "ssh_host_public";
 const SSH_IMAGE: &str = "ssh_image_public";
 const FILES: &str = "files";
+const DISK: &str = "disk";
+const DISK_SERVERS: &str = "disk_servers";
 
 /// Content of the host segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub struct HostConfig {
     pub ssh: Option<SshHostKey>,
     /// The site has files that are laid over the machine's root, and init is to fetch them. An init of an older Bootlace does not.
     pub has_files: bool,
+    /// Disks beside the root, at most [`FURTHER_DISKS_MAX`].
+    pub disks: Vec<FurtherDisk>,
+    /// Who has these over NBD, in order of preference, as far as the boot server knows.
+    pub disk_servers: Vec<SocketAddrV4>,
 }
 
 /// An ed25519 key in OpenSSH's formats.
@@ -96,7 +104,7 @@ impl fmt::Debug for SshHostKey {
 impl HostConfig {
     /// The file.
     pub fn to_file(&self) -> String {
-        let Self { boot, token, reboot_seconds, rescue, ssh, has_files } = self;
+        let Self { boot, token, reboot_seconds, rescue, ssh, has_files, .. } = self;
         let mut text = alloc::format!(
             "{FIRST_LINE}\n{BOOT}={boot}\n{TOKEN}={}\n{REBOOT}={reboot_seconds}\n",
             token.to_hex()
@@ -120,12 +128,25 @@ impl HostConfig {
         if *has_files {
             put(FILES, "yes");
         }
+        for disk in self.disks.iter().take(FURTHER_DISKS_MAX) {
+            put(DISK, &alloc::format!("{disk}"));
+        }
+        if !self.disk_servers.is_empty() {
+            let servers: Vec<String> = self
+                .disk_servers
+                .iter()
+                .take(NBD_SERVERS_MAX)
+                .map(SocketAddrV4::to_string)
+                .collect();
+            put(DISK_SERVERS, &servers.join(","));
+        }
         text.push_str(LAST_LINE);
         text.push('\n');
         text
     }
 
-    /// Reads the file. Keys that are not known are ignored; of a repeated one the last counts.
+    /// Reads the file. Keys that are not known are ignored; of a repeated one, except of
+    /// disks, the last counts.
     ///
     /// # Errors
     /// See [`HostError`].
@@ -157,6 +178,14 @@ impl HostConfig {
             (None, Some(_)) => return Err(HostError::Field(SSH_PRIVATE)),
             (Some(_), None) => return Err(HostError::Field(SSH_PUBLIC)),
         };
+        let disks = rest.lines().filter_map(|line| line.split_once('='));
+        let disks = disks.filter(|(name, _)| *name == DISK).take(FURTHER_DISKS_MAX);
+        let disks = disks.map(|(_, text)| field(DISK, Some(text))).collect::<Result<_, _>>()?;
+        let disk_servers = value(DISK_SERVERS).into_iter().flat_map(|list| list.split(','));
+        let disk_servers = disk_servers
+            .take(NBD_SERVERS_MAX)
+            .map(|text| field(DISK_SERVERS, Some(text)))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             boot: field(BOOT, value(BOOT))?,
             token: field(TOKEN, value(TOKEN))?,
@@ -164,6 +193,8 @@ impl HostConfig {
             rescue: value(RESCUE).map(|hash| field(RESCUE, Some(hash))).transpose()?,
             ssh,
             has_files: value(FILES).is_some(),
+            disks,
+            disk_servers,
         })
     }
 }
@@ -205,6 +236,12 @@ mod tests {
                 replaces: Replaces::All,
             }),
             has_files: true,
+            disks: ["home kept carry /home /etc/cups", "swap forgotten swap"]
+                .map(|text| text.parse().unwrap())
+                .into(),
+            disk_servers: ["10.77.0.1:10809", "10.77.0.2:10809"]
+                .map(|text| text.parse().unwrap())
+                .into(),
         }
     }
 
@@ -220,7 +257,14 @@ mod tests {
             example(),
             shared,
             missing,
-            HostConfig { ssh: None, rescue: None, has_files: false, ..example() },
+            HostConfig {
+                ssh: None,
+                rescue: None,
+                has_files: false,
+                disks: Vec::new(),
+                disk_servers: Vec::new(),
+                ..example()
+            },
         ] {
             assert_eq!(HostConfig::parse(config.to_file().as_bytes()), Ok(config));
         }

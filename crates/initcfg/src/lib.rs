@@ -15,6 +15,7 @@ mod fault;
 mod file_system;
 mod files;
 mod foreign;
+mod further_disk;
 mod heartbeat;
 mod host;
 mod logical_volume;
@@ -47,6 +48,9 @@ pub use files::{
 };
 pub use foreign::{
     AoeRoot, BadRootUrl, IscsiRoot, NbdRoot, NfsRoot, NfsVersion, OnDisk, RootUrl, iscsi_initiator,
+};
+pub use further_disk::{
+    DiskPurpose, DiskTag, DiskWrites, FURTHER_DISKS_MAX, FurtherDisk, disk_folder,
 };
 pub use heartbeat::Heartbeat;
 pub use host::{

@@ -103,6 +103,8 @@ impl Service {
             },
             // Whether there are any is told inside of TLS, too.
             has_files: !is_exchanged && self.has_files(machine, &open.boot).await?,
+            disks: Vec::new(),
+            disk_servers: Vec::new(),
         };
         Ok(Some(config.to_file()))
     }
@@ -146,6 +148,8 @@ impl Service {
                     rescue: None,
                     ssh: self.ssh_host_key(machine, boot).await?,
                     has_files: self.has_files(machine, boot).await?,
+                    disks: Vec::new(),
+                    disk_servers: Vec::new(),
                 };
                 Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
             }
