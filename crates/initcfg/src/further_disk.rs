@@ -194,6 +194,12 @@ pub fn disk_folder(text: &str) -> Result<String, ParseChoiceError> {
     Ok(alloc::format!("/{path}"))
 }
 
+/// What a folder that is carried over is called on its disk: `/etc/cups` is `etc:cups`. All are beside each other, and no two have one
+/// name: a colon is in no [`disk_folder`].
+pub fn name_on_disk(folder: &str) -> String {
+    folder.trim_matches('/').replace('/', ":")
+}
+
 #[cfg(feature = "serde")]
 mod as_text {
     use super::{DiskTag, DiskWrites, FurtherDisk};
@@ -209,7 +215,6 @@ mod as_text {
 
             impl<'de> serde::Deserialize<'de> for $name {
                 fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    use serde::Deserialize as _;
                     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
                 }
             }
@@ -271,6 +276,14 @@ mod tests {
         let long = alloc::format!("home kept mount /{}", "x".repeat(TEXT_MAX));
         assert!(long.parse::<FurtherDisk>().is_err());
         assert!("/usr/local".parse::<DiskTag>().is_err() && disk_folder("/usr/local").is_ok());
+    }
+
+    #[test]
+    fn folders_have_a_name_each_on_their_disk() {
+        assert_eq!(name_on_disk("/home"), "home");
+        assert_eq!(name_on_disk("/etc/cups"), "etc:cups");
+        assert_ne!(name_on_disk("/etc/cups"), name_on_disk("/etc-cups"));
+        assert!(disk_folder("/etc:cups").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What only one boot of one machine may know: the file that the boot server puts into a cpio archive
 //! behind the initrd (the *host segment*), and that `init` fetches by HTTP if the segment is lost.
 
-use crate::{FURTHER_DISKS_MAX, FurtherDisk, NBD_SERVERS_MAX, Tag, Token};
+use crate::{FURTHER_DISKS_MAX, FurtherDisk, NBD_SERVERS_MAX, Tag, Token, ZramPercent};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -37,6 +37,7 @@ const SSH_IMAGE: &str = "ssh_image_public";
 const FILES: &str = "files";
 const DISK: &str = "disk";
 const DISK_SERVERS: &str = "disk_servers";
+const ZRAM: &str = "zram";
 
 /// Content of the host segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct HostConfig {
     pub disks: Vec<FurtherDisk>,
     /// Who has these over NBD, in order of preference, as far as the boot server knows.
     pub disk_servers: Vec<SocketAddrV4>,
+    /// Compressed swap space in the machine's memory; init makes none where the root has a set-up of its own.
+    pub zram: Option<ZramPercent>,
 }
 
 /// An ed25519 key in OpenSSH's formats.
@@ -140,6 +143,9 @@ impl HostConfig {
                 .collect();
             put(DISK_SERVERS, &servers.join(","));
         }
+        if let Some(percent) = self.zram {
+            put(ZRAM, &percent.to_string());
+        }
         text.push_str(LAST_LINE);
         text.push('\n');
         text
@@ -195,6 +201,7 @@ impl HostConfig {
             has_files: value(FILES).is_some(),
             disks,
             disk_servers,
+            zram: value(ZRAM).map(|text| field(ZRAM, Some(text))).transpose()?,
         })
     }
 }
@@ -242,6 +249,7 @@ mod tests {
             disk_servers: ["10.77.0.1:10809", "10.77.0.2:10809"]
                 .map(|text| text.parse().unwrap())
                 .into(),
+            zram: ZramPercent::new(50),
         }
     }
 
@@ -263,6 +271,7 @@ mod tests {
                 has_files: false,
                 disks: Vec::new(),
                 disk_servers: Vec::new(),
+                zram: None,
                 ..example()
             },
         ] {
@@ -284,6 +293,8 @@ mod tests {
         check("rescue=", "rescue=x", HostError::Field("rescue"));
         check("private=b", "private=b ", HostError::Field("ssh_host_private"));
         check("ssh_host_public=", "x=", HostError::Field("ssh_host_public"));
+        check("zram=50", "zram=0", HostError::Field("zram"));
+        check("disk=home", "disk=home x", HostError::Field("disk"));
         check("end\n", "", HostError::CutOff);
         assert_eq!(HostConfig::parse(&[b'a'; 20_000]), Err(HostError::NotOurs));
         assert_eq!(HostConfig::parse(&[0xff; 4]), Err(HostError::NotOurs));

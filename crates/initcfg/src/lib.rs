@@ -33,6 +33,7 @@ mod stage;
 mod storage_network;
 mod token;
 mod word;
+mod zram;
 
 pub use capture::{
     CAPTURE_PATH, CAPTURE_PIECE_MAX, CAPTURE_RANDOM_BYTES, CaptureAbout, CaptureEnd, CaptureError,
@@ -50,7 +51,7 @@ pub use foreign::{
     AoeRoot, BadRootUrl, IscsiRoot, NbdRoot, NfsRoot, NfsVersion, OnDisk, RootUrl, iscsi_initiator,
 };
 pub use further_disk::{
-    DiskPurpose, DiskTag, DiskWrites, FURTHER_DISKS_MAX, FurtherDisk, disk_folder,
+    DiskPurpose, DiskTag, DiskWrites, FURTHER_DISKS_MAX, FurtherDisk, disk_folder, name_on_disk,
 };
 pub use heartbeat::Heartbeat;
 pub use host::{
@@ -80,6 +81,7 @@ pub use stage::Stage;
 pub use storage_network::{ParseStorageNetworkError, StorageNetwork};
 pub use token::{NotHex, SEAL_BYTES, Tag, Token, unseal, upload};
 pub use word::{LineError, Word};
+pub use zram::ZramPercent;
 
 /// In an initrd: certificates (PEM) of the authority by which machines know the storage server. NBD roots
 /// are attached over TLS if it is there.

@@ -105,6 +105,7 @@ impl Service {
             has_files: !is_exchanged && self.has_files(machine, &open.boot).await?,
             disks: Vec::new(),
             disk_servers: Vec::new(),
+            zram: None,
         };
         Ok(Some(config.to_file()))
     }
@@ -150,6 +151,7 @@ impl Service {
                     has_files: self.has_files(machine, boot).await?,
                     disks: Vec::new(),
                     disk_servers: Vec::new(),
+                    zram: None,
                 };
                 Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
             }
