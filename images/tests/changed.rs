@@ -8,7 +8,7 @@ use images::{
     Block, ChangedDisk, Expected, Import, ImportError, ImportRequest, LayerMode, Layers,
     SnapshotDisk, Source, Stop, Store, write_changes,
 };
-use model::{ImageName, ImageVersion, MachineName, SnapshotKind, VersionState};
+use model::{DiskId, ImageName, ImageVersion, SnapshotKind, VersionState};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn name() -> ImageName {
     "debian-12".parse().unwrap()
 }
 
-fn machine() -> MachineName {
+fn whose() -> DiskId {
     "lab-07".parse().unwrap()
 }
 
@@ -68,7 +68,7 @@ fn changed(dir: &Path, store: &Store, version: &ImageVersion, disk: &Path) -> Sn
     let base = store.open_base(&version.image, version.version).unwrap();
     let mode = LayerMode::Persistent;
     let layer =
-        layers.open_or_create(&machine(), &base, mode, 1_u64.into(), Expected::Perhaps).unwrap();
+        layers.open_or_create(&whose(), &base, mode, 1_u64.into(), Expected::Perhaps).unwrap();
     for (index, block) in after.chunks(4096).enumerate() {
         let offset = index * 4096;
         if before[offset..offset + block.len()] != *block {
@@ -76,8 +76,8 @@ fn changed(dir: &Path, store: &Store, version: &ImageVersion, disk: &Path) -> Sn
         }
     }
     layer.flush().unwrap();
-    let made = layers.snapshot(&machine(), 7, SnapshotKind::Asked, None).unwrap().unwrap();
-    layers.view(&machine(), made.number, &base).unwrap()
+    let made = layers.snapshot(&whose(), 7, SnapshotKind::Asked, None).unwrap().unwrap();
+    layers.view(&whose(), made.number, &base).unwrap()
 }
 
 fn changes_of(disk: &SnapshotDisk) -> Vec<u8> {

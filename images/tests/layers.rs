@@ -5,7 +5,7 @@ mod common;
 
 use common::{base, content};
 use images::{Base, Block, Expected, ForBoot, LayerError, LayerMode, Layers, WriteLayer};
-use model::MachineName;
+use model::DiskId;
 use proptest::prelude::*;
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 const GRANULE: usize = 4096;
 
-fn machine() -> MachineName {
+fn whose() -> DiskId {
     "lab-07".parse().unwrap()
 }
 
@@ -23,7 +23,7 @@ fn layers(dir: &Path) -> Layers {
 }
 
 fn open(layers: &Layers, base: &Base, mode: LayerMode, boot: u64) -> Arc<WriteLayer> {
-    layers.open_or_create(&machine(), base, mode, boot.into(), Expected::Perhaps).unwrap()
+    layers.open_or_create(&whose(), base, mode, boot.into(), Expected::Perhaps).unwrap()
 }
 
 /// As after a restart of the host: the volatile map is gone.
@@ -181,7 +181,7 @@ fn a_new_boot_begins_with_the_image_and_the_old_one_is_shut_out() {
     assert_eq!(content(second.as_ref())[0], 1);
 
     second.write_at(&[4; 100], 0).unwrap();
-    layers.discard(&machine()).unwrap();
+    layers.discard(&whose()).unwrap();
     assert!(second.write_at(&[4], 0).is_err());
     assert_eq!(content(open(&layers, &base, LayerMode::Discard, 2).as_ref())[0], 1);
 }
@@ -196,7 +196,7 @@ fn a_persistent_disk_outlives_boots_and_trying_out_discard_mode() {
     let disk = open(&layers, &base, LayerMode::Persistent, 3);
     assert_eq!(content(disk.as_ref())[0], 2);
     assert!(disk.is_durable() && disk.layer_bytes().unwrap() >= GRANULE as u64);
-    layers.reset(&machine()).unwrap();
+    layers.reset(&whose()).unwrap();
     assert!(disk.write_at(&[4], 0).is_err());
     assert_eq!(content(open(&layers, &base, LayerMode::Persistent, 4).as_ref())[0], 1);
 }
@@ -210,7 +210,7 @@ fn a_persistent_disk_is_not_put_on_another_version() {
     let layers = layers(dir.path());
     open(&layers, &old, LayerMode::Persistent, 1).write_at(&[2; 10], 0).unwrap();
     let error = layers
-        .open_or_create(&machine(), &new, LayerMode::Persistent, 2.into(), Expected::Perhaps)
+        .open_or_create(&whose(), &new, LayerMode::Persistent, 2.into(), Expected::Perhaps)
         .err()
         .unwrap();
     assert!(matches!(error, LayerError::OtherParent { .. }));
@@ -218,7 +218,7 @@ fn a_persistent_disk_is_not_put_on_another_version() {
     // Another disk has the same number.
     new.version.version = 1;
     let error = layers
-        .check(&machine(), &new, LayerMode::Persistent, 2.into(), Expected::There)
+        .check(&whose(), &new, LayerMode::Persistent, 2.into(), Expected::There)
         .unwrap_err()
         .to_string();
     let digests = [&old, &new].map(|base| base.version.digest[..12].to_owned());
@@ -240,7 +240,7 @@ fn what_a_host_restart_lost_is_said_and_a_new_boot_goes_on() {
     forget_run(dir.path());
     let store = layers(dir.path());
     let error = store
-        .open_or_create(&machine(), &base, LayerMode::Discard, 7.into(), Expected::Perhaps)
+        .open_or_create(&whose(), &base, LayerMode::Discard, 7.into(), Expected::Perhaps)
         .err()
         .unwrap();
     assert!(matches!(error, LayerError::Lost { boot: 7, .. }), "{error}");
@@ -262,7 +262,7 @@ fn damaged_files_of_a_persistent_disk_are_named() {
         fs::write(dir.path().join("layers/lab-07").join(file), bytes).unwrap();
         let store = layers(dir.path());
         let error = store
-            .open_or_create(&machine(), &base, LayerMode::Persistent, 2.into(), Expected::Perhaps)
+            .open_or_create(&whose(), &base, LayerMode::Persistent, 2.into(), Expected::Perhaps)
             .err()
             .unwrap();
         assert!(error.to_string().contains("lab-07 is damaged"), "{error}");
@@ -370,7 +370,7 @@ fn a_boot_never_has_what_another_one_with_its_number_wrote() {
     };
     let first = |layers: &Layers, boot: ForBoot| {
         let layer = layers
-            .open_or_create(&machine(), &base, LayerMode::Discard, boot, Expected::Perhaps)
+            .open_or_create(&whose(), &base, LayerMode::Discard, boot, Expected::Perhaps)
             .unwrap();
         let first = content(layer.as_ref())[0];
         layer.write_at(&[9; 10], 0).unwrap();
@@ -392,7 +392,7 @@ fn a_layer_that_should_be_there_is_not_made_anew() {
     let base = base(vec![1; 8 * GRANULE]);
     let store = layers(dir.path());
     let refused = |store: &Layers, mode: LayerMode, boot: u64| {
-        let opened = store.open_or_create(&machine(), &base, mode, boot.into(), Expected::There);
+        let opened = store.open_or_create(&whose(), &base, mode, boot.into(), Expected::There);
         opened.err().unwrap().to_string()
     };
     assert!(refused(&store, LayerMode::Discard, 7).contains("must boot again"));
@@ -401,7 +401,7 @@ fn a_layer_that_should_be_there_is_not_made_anew() {
         error.contains("probably not mounted") && error.contains("machine reset lab-07"),
         "{error}"
     );
-    let checked = store.check(&machine(), &base, LayerMode::Persistent, 7.into(), Expected::There);
+    let checked = store.check(&whose(), &base, LayerMode::Persistent, 7.into(), Expected::There);
     assert!(matches!(checked, Err(LayerError::Missing { .. })), "{checked:?}");
     // The layer of another boot is not thrown away for it.
     open(&store, &base, LayerMode::Discard, 8).write_at(&[2; 10], 0).unwrap();
@@ -422,7 +422,7 @@ fn a_persistent_disk_of_which_a_part_is_missing_is_left_as_it_is() {
         fs::remove_file(folder.join(file)).unwrap();
         let store = layers(dir.path());
         let opened = store.open_or_create(
-            &machine(),
+            &whose(),
             &base,
             LayerMode::Persistent,
             2.into(),
@@ -431,7 +431,7 @@ fn a_persistent_disk_of_which_a_part_is_missing_is_left_as_it_is() {
         let error = opened.err().unwrap().to_string();
         assert!(error.contains(file) && error.contains("it is missing"), "{error}");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "the rest of it is there");
-        assert_eq!(store.kept().unwrap(), [machine()]);
+        assert_eq!(store.kept().unwrap(), [whose()]);
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{base, content};
 use images::{Base, Block, Expected, LayerError, LayerMode, Layers, Merged, WriteLayer};
-use model::{MachineName, SnapshotKind};
+use model::{DiskId, SnapshotKind};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ const GRANULE: usize = 4096;
 /// 2 stripes and a half, and a last granule that is not whole.
 const SIZE: usize = 640 * GRANULE + 1536;
 
-fn machine() -> MachineName {
+fn whose() -> DiskId {
     "lab-07".parse().unwrap()
 }
 
@@ -28,25 +28,25 @@ fn layers(dir: &Path) -> Layers {
 
 fn open(layers: &Layers, base: &Base, boot: u64) -> Arc<WriteLayer> {
     let mode = LayerMode::Persistent;
-    layers.open_or_create(&machine(), base, mode, boot.into(), Expected::Perhaps).unwrap()
+    layers.open_or_create(&whose(), base, mode, boot.into(), Expected::Perhaps).unwrap()
 }
 
 fn snapshot(layers: &Layers) -> Option<u32> {
-    let made = layers.snapshot(&machine(), 7, SnapshotKind::Daily, None).unwrap();
+    let made = layers.snapshot(&whose(), 7, SnapshotKind::Daily, None).unwrap();
     made.map(|snapshot| snapshot.number)
 }
 
 fn numbers(layers: &Layers) -> Vec<u32> {
-    layers.snapshots(&machine()).unwrap().iter().map(|info| info.snapshot.number).collect()
+    layers.snapshots(&whose()).unwrap().iter().map(|info| info.snapshot.number).collect()
 }
 
 fn held(layers: &Layers, base: &Base, number: u32) -> Vec<u8> {
-    content(&layers.view(&machine(), number, base).unwrap())
+    content(&layers.view(&whose(), number, base).unwrap())
 }
 
 /// All that can be done is.
 fn tidy(layers: &Layers) {
-    while layers.tidy(&machine(), &|_| true).unwrap() == Merged::Done {}
+    while layers.tidy(&whose(), &|_| true).unwrap() == Merged::Done {}
 }
 
 fn n_files(dir: &Path) -> usize {
@@ -135,7 +135,7 @@ fn behaves(actions: &[Action]) {
             }
             Action::Remove(index) => {
                 let Some(number) = chosen(index) else { continue };
-                layers_now.remove_snapshot(&machine(), number).unwrap();
+                layers_now.remove_snapshot(&whose(), number).unwrap();
                 kept.remove(&number);
             }
             Action::Tidy(n_pieces) => {
@@ -144,14 +144,14 @@ fn behaves(actions: &[Action]) {
                     left.set(left.get().saturating_sub(1));
                     left.get() > 0
                 };
-                layers_now.tidy(&machine(), &pace).unwrap();
+                layers_now.tidy(&whose(), &pace).unwrap();
             }
             Action::RollBack(index) => {
                 let Some(number) = chosen(index) else { continue };
-                layers_now.ask_roll_back(&machine(), number, boot).unwrap();
-                assert_eq!(layers_now.roll_back_for(&machine(), boot, 8).unwrap(), None);
+                layers_now.ask_roll_back(&whose(), number, boot).unwrap();
+                assert_eq!(layers_now.roll_back_for(&whose(), boot, 8).unwrap(), None);
                 boot += 1;
-                let gone_back = layers_now.roll_back_for(&machine(), boot, 8).unwrap();
+                let gone_back = layers_now.roll_back_for(&whose(), boot, 8).unwrap();
                 assert_eq!(gone_back, Some(number));
                 assert!(layer.read_at(&mut [0], 0).is_err(), "it goes on with the former disk");
                 let before = numbers(layers_now).into_iter().max().unwrap();
@@ -187,7 +187,7 @@ fn behaves(actions: &[Action]) {
     }
     assert!(content(base.block.as_ref()) == original, "the base changed");
     for number in kept.keys() {
-        store.remove_snapshot(&machine(), *number).unwrap();
+        store.remove_snapshot(&whose(), *number).unwrap();
     }
     tidy(&store);
     assert_eq!(n_files(dir.path()), 1, "nothing is left of snapshots");
@@ -210,7 +210,7 @@ fn who_writes_nothing_gets_no_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(vec![1; SIZE]);
     let store = layers(dir.path());
-    let refused = store.snapshot(&machine(), 7, SnapshotKind::Asked, None).unwrap_err();
+    let refused = store.snapshot(&whose(), 7, SnapshotKind::Asked, None).unwrap_err();
     assert!(matches!(refused, LayerError::NoDisk(_)), "{refused}");
     let disk = open(&store, &base, 1);
     assert_eq!(snapshot(&store), None);
@@ -226,7 +226,7 @@ fn who_writes_nothing_gets_no_snapshot() {
     assert_eq!(snapshot(&store), Some(3));
     assert_eq!(snapshot(&store), None);
     assert_eq!(held(&store, &base, 3)[9], 3);
-    let refused = store.remove_snapshot(&machine(), 4).unwrap_err().to_string();
+    let refused = store.remove_snapshot(&whose(), 4).unwrap_err().to_string();
     assert!(
         refused.contains("no snapshot 4") && refused.contains("machine snapshots"),
         "{refused}"
@@ -242,20 +242,20 @@ fn a_rollback_waits_for_another_boot_and_can_be_withdrawn_and_undone() {
     disk.write_at(&[2], 0).unwrap();
     snapshot(&store);
     disk.write_at(&[3], 0).unwrap();
-    store.ask_roll_back(&machine(), 1, 4).unwrap();
-    assert!(store.snapshots(&machine()).unwrap()[0].is_next);
-    assert_eq!(store.roll_back_for(&machine(), 4, 8).unwrap(), None, "it runs in this boot");
-    assert!(store.withdraw_roll_back(&machine()).unwrap());
-    assert!(!store.withdraw_roll_back(&machine()).unwrap());
-    assert_eq!(store.roll_back_for(&machine(), 5, 8).unwrap(), None);
-    store.ask_roll_back(&machine(), 1, 4).unwrap();
-    assert_eq!(store.roll_back_for(&machine(), 5, 8).unwrap(), Some(1));
+    store.ask_roll_back(&whose(), 1, 4).unwrap();
+    assert!(store.snapshots(&whose()).unwrap()[0].is_next);
+    assert_eq!(store.roll_back_for(&whose(), 4, 8).unwrap(), None, "it runs in this boot");
+    assert!(store.withdraw_roll_back(&whose()).unwrap());
+    assert!(!store.withdraw_roll_back(&whose()).unwrap());
+    assert_eq!(store.roll_back_for(&whose(), 5, 8).unwrap(), None);
+    store.ask_roll_back(&whose(), 1, 4).unwrap();
+    assert_eq!(store.roll_back_for(&whose(), 5, 8).unwrap(), Some(1));
     assert!(disk.write_at(&[9], 0).is_err());
     assert_eq!(content(open(&store, &base, 5).as_ref())[0], 2);
-    let kinds: Vec<_> = store.snapshots(&machine()).unwrap();
+    let kinds: Vec<_> = store.snapshots(&whose()).unwrap();
     assert_eq!(kinds[1].snapshot.kind, SnapshotKind::BeforeRollback);
-    store.ask_roll_back(&machine(), 2, 5).unwrap();
-    assert_eq!(store.roll_back_for(&machine(), 6, 9).unwrap(), Some(2));
+    store.ask_roll_back(&whose(), 2, 5).unwrap();
+    assert_eq!(store.roll_back_for(&whose(), 6, 9).unwrap(), Some(2));
     assert_eq!(content(open(&store, &base, 6).as_ref())[0], 3);
     assert_eq!(numbers(&store), [1, 2], "nothing was written since the rollback");
 }
@@ -285,18 +285,13 @@ fn what_is_damaged_below_is_named() {
             disk.write_at(&[byte], 0).unwrap();
             snapshot(&store);
         }
-        store.check_files(&machine()).unwrap();
+        store.check_files(&whose()).unwrap();
         fs::write(dir.path().join("layers/lab-07").join(name), bytes).unwrap();
-        assert!(store.check_files(&machine()).is_err(), "{name}");
+        assert!(store.check_files(&whose()).is_err(), "{name}");
         drop((disk, store));
         let store = layers(dir.path());
-        let opened = store.open_or_create(
-            &machine(),
-            &base,
-            LayerMode::Persistent,
-            2.into(),
-            Expected::There,
-        );
+        let opened =
+            store.open_or_create(&whose(), &base, LayerMode::Persistent, 2.into(), Expected::There);
         let error = opened.err().unwrap().to_string();
         assert!(error.contains("lab-07 is damaged") && error.contains(name), "{error}");
     }
@@ -361,11 +356,11 @@ fn a_machine_writes_while_snapshots_come_and_go() {
             .collect();
         scope.spawn(|| {
             while !is_over.load(Ordering::Acquire) {
-                let done = store.tidy(&machine(), &|_| true).unwrap();
+                let done = store.tidy(&whose(), &|_| true).unwrap();
                 n_merged.fetch_add(usize::from(done == Merged::Done), Ordering::AcqRel);
                 // Somebody looks, which ends a merge.
                 if let Some(last) = numbers(&store).last()
-                    && let Ok(view) = store.view(&machine(), *last, &base)
+                    && let Ok(view) = store.view(&whose(), *last, &base)
                 {
                     assert_eq!(view.size_bytes(), (THREADS * EACH) as u64);
                 }
@@ -376,7 +371,7 @@ fn a_machine_writes_while_snapshots_come_and_go() {
         while n_made < 12 || n_merged.load(Ordering::Acquire) < 4 {
             n_made += usize::from(snapshot(&store).is_some());
             for number in numbers(&store).iter().rev().skip(5).rev() {
-                store.remove_snapshot(&machine(), *number).unwrap();
+                store.remove_snapshot(&whose(), *number).unwrap();
             }
         }
         is_over.store(true, Ordering::Release);

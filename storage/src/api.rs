@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::{
-    Admit, Descriptors, DiskMeant, DiskReport, ExportOrder, ExportStatus, KeptDisk, MachineName,
+    Admit, Descriptors, DiskId, DiskMeant, DiskReport, ExportOrder, ExportStatus, KeptDisk,
     NbdRefusals, Space, StallVerb,
 };
 use socket2::Socket;
@@ -78,13 +78,13 @@ impl Api {
             .layer(Extension(counts))
             .route("/v1/exports", get(list))
             .route("/v1/space", get(space))
-            .route("/v1/exports/{machine}", put(prepare))
-            .route("/v1/exports/{machine}/admit", post(admit))
-            .route("/v1/exports/{machine}/stall", post(decide_stall))
+            .route("/v1/exports/{disk}", put(prepare))
+            .route("/v1/exports/{disk}/admit", post(admit))
+            .route("/v1/exports/{disk}/stall", post(decide_stall))
             .route("/v1/disks", get(disks))
             .route("/v1/place", get(place))
-            .route("/v1/disks/{machine}", get(kept_disk).delete(reset))
-            .route("/v1/disks/{machine}/delete", post(delete_meant))
+            .route("/v1/disks/{disk}", get(kept_disk).delete(reset))
+            .route("/v1/disks/{disk}/delete", post(delete_meant))
             .merge(crate::snapshot_api::router())
             .with_state(exports);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -133,11 +133,11 @@ async fn space(State(exports): State<Arc<Exports>>) -> Result<Json<Space>, Failu
 
 async fn prepare(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
     Json(order): Json<ExportOrder>,
 ) -> Result<Json<ExportStatus>, Failure> {
-    if order.spec.machine != machine {
-        let text = format!("the path names {machine}, the body {}", order.spec.machine);
+    if order.spec.disk != disk {
+        let text = format!("the path names {disk}, the body {}", order.spec.disk);
         return Err(Failure { status: StatusCode::BAD_REQUEST, text });
     }
     blocking(move || exports.prepare(order)).await.map(Json)
@@ -145,18 +145,18 @@ async fn prepare(
 
 async fn admit(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
     Json(Admit { boot, identity }): Json<Admit>,
 ) -> Result<Json<ExportStatus>, Failure> {
-    blocking(move || exports.admit_proven(&machine, boot, identity)).await.map(Json)
+    blocking(move || exports.admit_proven(&disk, boot, identity)).await.map(Json)
 }
 
 async fn decide_stall(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
     Json(verb): Json<StallVerb>,
 ) -> Result<Json<u32>, Failure> {
-    blocking(move || exports.decide_stall(&machine, verb)).await.map(Json)
+    blocking(move || exports.decide_stall(&disk, verb)).await.map(Json)
 }
 
 async fn disks(State(exports): State<Arc<Exports>>) -> Result<Json<Vec<DiskReport>>, Failure> {
@@ -169,25 +169,25 @@ async fn place(State(exports): State<Arc<Exports>>) -> Result<Json<Option<String
 
 async fn kept_disk(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
 ) -> Result<Json<Option<KeptDisk>>, Failure> {
-    blocking(move || exports.kept_disk(&machine)).await.map(Json)
+    blocking(move || exports.kept_disk(&disk)).await.map(Json)
 }
 
 async fn reset(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
 ) -> Result<StatusCode, Failure> {
-    blocking(move || exports.reset(&machine, None)).await?;
+    blocking(move || exports.reset(&disk, None)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// As [`reset`], by who says which disk he means: an earlier server does not know the path, and so deletes no other one.
 async fn delete_meant(
     State(exports): State<Arc<Exports>>,
-    UrlPath(machine): UrlPath<MachineName>,
+    UrlPath(disk): UrlPath<DiskId>,
     Json(meant): Json<DiskMeant>,
 ) -> Result<StatusCode, Failure> {
-    blocking(move || exports.reset(&machine, Some(&meant))).await?;
+    blocking(move || exports.reset(&disk, Some(&meant))).await?;
     Ok(StatusCode::NO_CONTENT)
 }

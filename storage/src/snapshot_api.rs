@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use images::{Block, EntryKind, Looked, open_files, write_changes};
 use model::{
-    MachineName, RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotList, SnapshotOrder,
+    DiskId, RollbackOrder, Snapshot, SnapshotFile, SnapshotFiles, SnapshotList, SnapshotOrder,
     SnapshotPath,
 };
 use std::io::ErrorKind;
@@ -43,52 +43,49 @@ struct Looks(Arc<Semaphore>);
 
 pub(crate) fn router() -> Router<Arc<Exports>> {
     Router::new()
-        .route("/v1/disks/{machine}/snapshots", get(list).post(make))
-        .route("/v1/disks/{machine}/snapshots/{number}", delete(remove))
-        .route("/v1/disks/{machine}/rollback", put(roll_back).delete(withdraw))
-        .route("/v1/disks/{machine}/snapshots/{number}/look", post(look))
-        .route("/v1/disks/{machine}/snapshots/{number}/read", post(read))
-        .route("/v1/disks/{machine}/snapshots/{number}/changes", get(changes))
+        .route("/v1/disks/{disk}/snapshots", get(list).post(make))
+        .route("/v1/disks/{disk}/snapshots/{number}", delete(remove))
+        .route("/v1/disks/{disk}/rollback", put(roll_back).delete(withdraw))
+        .route("/v1/disks/{disk}/snapshots/{number}/look", post(look))
+        .route("/v1/disks/{disk}/snapshots/{number}/read", post(read))
+        .route("/v1/disks/{disk}/snapshots/{number}/changes", get(changes))
         .layer(axum::Extension(Looks(Arc::new(Semaphore::new(LOOKS_MAX)))))
 }
 
-async fn list(
-    State(exports): Site,
-    Path(machine): Path<MachineName>,
-) -> Answer<Json<SnapshotList>> {
-    blocking(move || exports.snapshots(&machine)).await.map(Json)
+async fn list(State(exports): Site, Path(disk): Path<DiskId>) -> Answer<Json<SnapshotList>> {
+    blocking(move || exports.snapshots(&disk)).await.map(Json)
 }
 
 async fn make(
     State(exports): Site,
-    Path(machine): Path<MachineName>,
+    Path(disk): Path<DiskId>,
     Json(order): Json<SnapshotOrder>,
 ) -> Answer<Json<Option<Snapshot>>> {
     if order.note.as_deref().is_some_and(|note| !model::is_note(note)) {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "that is no note"));
     }
-    blocking(move || exports.snapshot(&machine, order.note)).await.map(Json)
+    blocking(move || exports.snapshot(&disk, order.note)).await.map(Json)
 }
 
 async fn remove(
     State(exports): Site,
-    Path((machine, number)): Path<(MachineName, u32)>,
+    Path((disk, number)): Path<(DiskId, u32)>,
 ) -> Answer<StatusCode> {
-    blocking(move || exports.remove_snapshot(&machine, number)).await?;
+    blocking(move || exports.remove_snapshot(&disk, number)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn roll_back(
     State(exports): Site,
-    Path(machine): Path<MachineName>,
+    Path(disk): Path<DiskId>,
     Json(order): Json<RollbackOrder>,
 ) -> Answer<StatusCode> {
-    blocking(move || exports.ask_roll_back(&machine, order.snapshot)).await?;
+    blocking(move || exports.ask_roll_back(&disk, order.snapshot)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn withdraw(State(exports): Site, Path(machine): Path<MachineName>) -> Answer<Json<bool>> {
-    blocking(move || exports.withdraw_roll_back(&machine)).await.map(Json)
+async fn withdraw(State(exports): Site, Path(disk): Path<DiskId>) -> Answer<Json<bool>> {
+    blocking(move || exports.withdraw_roll_back(&disk)).await.map(Json)
 }
 
 impl Looks {
@@ -103,13 +100,13 @@ impl Looks {
 async fn look(
     State(exports): Site,
     axum::Extension(looks): axum::Extension<Looks>,
-    Path((machine, number)): Path<(MachineName, u32)>,
+    Path((disk, number)): Path<(DiskId, u32)>,
     Json(asked): Json<SnapshotPath>,
 ) -> Answer<Json<SnapshotFiles>> {
     let permit = looks.begin()?;
     let found = blocking(move || {
         let _permit = permit;
-        let disk: Arc<dyn Block> = Arc::new(exports.view(&machine, number)?);
+        let disk: Arc<dyn Block> = Arc::new(exports.view(&disk, number)?);
         Ok(open_files(&disk, asked.partition).and_then(|(files, partitions, partition)| {
             let Looked { path, entries, is_cut } = files.look(&asked.path, ENTRIES_MAX)?;
             let entries = entries.into_iter().map(|(entry, size_bytes)| {
@@ -132,13 +129,13 @@ async fn look(
 async fn read(
     State(exports): Site,
     axum::Extension(looks): axum::Extension<Looks>,
-    Path((machine, number)): Path<(MachineName, u32)>,
+    Path((disk, number)): Path<(DiskId, u32)>,
     Json(asked): Json<SnapshotPath>,
 ) -> Answer<Response> {
     let permit = looks.begin()?;
     sent(move |sending| {
         let _permit = permit;
-        let opened = exports.view(&machine, number).map_err(Failure::from).and_then(|disk| {
+        let opened = exports.view(&disk, number).map_err(Failure::from).and_then(|disk| {
             let disk: Arc<dyn Block> = Arc::new(disk);
             open_files(&disk, asked.partition)
                 .and_then(|(files, ..)| files.open_file(&asked.path))
@@ -169,12 +166,12 @@ async fn read(
 async fn changes(
     State(exports): Site,
     axum::Extension(looks): axum::Extension<Looks>,
-    Path((machine, number)): Path<(MachineName, u32)>,
+    Path((disk, number)): Path<(DiskId, u32)>,
 ) -> Answer<Response> {
     let permit = looks.begin()?;
     sent(move |sending| {
         let _permit = permit;
-        let disk = match exports.view(&machine, number) {
+        let disk = match exports.view(&disk, number) {
             Ok(disk) => disk,
             Err(error) => return sending.refuse(error.into()),
         };

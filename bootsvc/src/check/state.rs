@@ -8,7 +8,7 @@ use crate::scratch;
 use crate::serve;
 use crate::site::{self, Site};
 use images::StoreError;
-use model::MachineName;
+use model::DiskId;
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use service::{Expected, Unwritable};
@@ -275,13 +275,14 @@ fn images(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Verdict
 /// Whether the disks that machines keep are where they were.
 fn disks(paths: &Paths, expected: Option<&Expected>, viewer: Viewer) -> Option<Verdict> {
     let (table, layers) = (paths.state().join("exports.toml"), paths.layers());
-    let known = expected.map_or(&[][..], |expected| &expected.disks);
-    let kept = match storage::kept_disks(&table, &layers, known) {
+    let known = expected.into_iter().flat_map(|expected| &expected.disks);
+    let known: Vec<DiskId> = known.map(DiskId::from).collect();
+    let kept = match storage::kept_disks(&table, &layers, &known) {
         Ok(kept) => kept,
         Err(error) => return Some(viewer.failed(&error)),
     };
-    let names = |machines: &BTreeSet<MachineName>| -> Vec<String> {
-        machines.iter().map(ToString::to_string).collect()
+    let names = |disks: &BTreeSet<DiskId>| -> Vec<String> {
+        disks.iter().map(ToString::to_string).collect()
     };
     if let Some(verdict) = without_version(paths, &kept) {
         return Some(verdict);

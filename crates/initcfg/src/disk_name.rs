@@ -43,11 +43,11 @@ pub struct Nonce([u8; BYTES]);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Proof(blake3::Hash);
 
-/// The name by which a machine opens its disk: `MACHINE?boot=B&g=G&proof=HEX`, or `MACHINE?g=G` or `MACHINE` for a
+/// The name by which a machine opens its disk, or `MACHINE+DISK` one beside that ([`DiskTag`](crate::DiskTag)): `MACHINE?boot=B&g=G&proof=HEX`, or `MACHINE?g=G` or `MACHINE` for a
 /// disk without a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskName<'a> {
-    /// Name of the machine, which nobody has checked.
+    /// Name of the machine, or of that and the disk, which nobody has checked.
     pub machine: &'a str,
     /// Number of the connection: each new one of a boot has a larger one, and ends those with smaller ones.
     pub generation: u32,

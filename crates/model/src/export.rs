@@ -1,7 +1,7 @@
 //! What the boot server asks of the storage server, and what it hears back (storage API bodies).
 
 use crate::{
-    BootId, BootIdentity, DiskKey, DiskMeant, DiskOwner, ImageName, MachineName, RootKind,
+    BootId, BootIdentity, DiskId, DiskKey, DiskMeant, DiskOwner, ImageName, MachineName, RootKind,
     ShelfSlot, WriteMode,
 };
 use alloc::string::String;
@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use wire::Mac;
 
-/// What the storage server shall give a machine, and to whom: body of `PUT /v1/exports/{machine}`.
+/// What the storage server shall give a machine, and to whom: body of `PUT /v1/exports/{disk}`.
 ///
 /// Asked for again for the boot that it is for already, it changes nothing but the key, and whoever has proven himself by the former
 /// one stays connected. If another boot of the machine has an export, and this one comes with a key, it becomes the
@@ -93,7 +93,7 @@ impl core::fmt::Debug for Exchange {
 }
 
 /// The candidate of this boot shall have the machine's disk, if the former boot is silent: body of
-/// `POST /v1/exports/{machine}/admit`. If it has it already, nothing changes.
+/// `POST /v1/exports/{disk}/admit`. If it has it already, nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Admit {
     /// The boot.
@@ -107,8 +107,9 @@ pub struct Admit {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportSpec {
-    /// The machine; its name is the NBD export name.
-    pub machine: MachineName,
+    /// The disk; its name is the NBD export name.
+    #[serde(rename = "machine")]
+    pub disk: DiskId,
     /// Image of the base disk.
     pub image: ImageName,
     /// Version of the image.
@@ -337,7 +338,7 @@ pub struct Stall {
     pub remedy: String,
 }
 
-/// What shall become of the writes that wait: body of `POST /v1/exports/{machine}/stall`.
+/// What shall become of the writes that wait: body of `POST /v1/exports/{disk}/stall`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StallVerb {
@@ -388,7 +389,7 @@ pub struct ExportStatus {
     pub has_lost_writes: bool,
 }
 
-/// What a machine in mode `persistent` stands on: answer of `GET /v1/disks/{machine}`.
+/// What a machine in mode `persistent` stands on: answer of `GET /v1/disks/{disk}`.
 ///
 /// A write layer fits one version only, so the machine stays on it when newer ones are imported.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -405,8 +406,9 @@ pub struct KeptDisk {
 /// A disk that a machine keeps, or should have: entry of the answer of `GET /v1/disks`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DiskReport {
-    /// The machine.
-    pub machine: MachineName,
+    /// The disk.
+    #[serde(rename = "machine")]
+    pub disk: DiskId,
     /// What it was made on, if that can be read.
     pub stands_on: Option<KeptDisk>,
     /// Why the machine can't have it; `None`: it is there.

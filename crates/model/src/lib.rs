@@ -10,6 +10,7 @@ mod as_text;
 mod boot;
 mod boot_file;
 mod capture;
+mod disk_id;
 mod disk_meant;
 mod disk_owner;
 mod edit;
@@ -45,6 +46,7 @@ mod write_mode;
 pub use boot::{ASK_AGAIN, Boot, BootId, StageEvent};
 pub use boot_file::{BootFile, BootPart, NotABootFile};
 pub use capture::Capture;
+pub use disk_id::{BadDiskId, DiskId};
 pub use disk_meant::{DiskFound, DiskMeant};
 pub use disk_owner::DiskOwner;
 pub use edit::Edit;
@@ -60,8 +62,9 @@ pub use grub::{
 pub use identity::{BootIdentity, MachineIdentity, NoIdentity};
 pub use image::{Follows, ImageChoice, ImageVersion, VersionNumber, VersionState};
 pub use initcfg::{
-    BadRootUrl, CaptureEnd, CaptureOrder, Claim, DiskKey, DiskName, FileSystem, LogicalVolumeName,
-    NO_ROOM_YET, Nonce, ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage,
+    BadRootUrl, CaptureEnd, CaptureOrder, Claim, DiskKey, DiskName, DiskPurpose, DiskTag,
+    DiskWrites, FURTHER_DISKS_MAX, FileSystem, FurtherDisk, LogicalVolumeName, NO_ROOM_YET, Nonce,
+    ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, disk_folder,
     iscsi_initiator,
 };
 pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};

@@ -11,9 +11,10 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Admit, BootId, BootIdentity, Descriptors, DiskMeant, DiskReport, ExportOrder, ExportStatus,
-    KeptDisk, MachineName, NbdRefusals, Space, StallVerb, WriteMode,
+    Admit, BootId, BootIdentity, Descriptors, DiskId, DiskMeant, DiskReport, ExportOrder,
+    ExportStatus, KeptDisk, NbdRefusals, Space, StallVerb, WriteMode,
 };
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -74,7 +75,7 @@ pub enum StorageError {
         "the persistent disk of {0} is not there: the file system that holds it is probably not mounted. Mount it; to begin a \
          new one, bootlace machine reset {0}"
     )]
-    NoDisk(MachineName),
+    NoDisk(DiskId),
     /// The answer is not of this API.
     #[error("the storage server's answer can't be understood: are both of the same version?")]
     Answer(#[source] serde_json::Error),
@@ -104,7 +105,7 @@ fn silence(socket: &Path, cause: &std::io::Error) -> String {
 /// Makes the export of a machine what it shall be, at once or when its boot has proven itself: see
 /// [`ExportOrder`].
 pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Taken, StorageError> {
-    let path = format!("/v1/exports/{}", order.spec.machine);
+    let path = format!("/v1/exports/{}", order.spec.disk);
     let put = async |order: &ExportOrder| {
         let body = serde_json::to_vec(order).map_err(StorageError::Answer)?;
         call(socket, Method::PUT, &path, body).await
@@ -128,10 +129,8 @@ pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Tak
     if is_not_understood(&answer) && (order.identity.is_some() || order.has_disk) {
         let is_kept = order.spec.write_mode == WriteMode::Persistent;
         if order.has_disk && is_kept && !order.reset {
-            let machine = &order.spec.machine;
-            kept_disk(socket, machine)
-                .await?
-                .ok_or_else(|| StorageError::NoDisk(machine.clone()))?;
+            let disk = &order.spec.disk;
+            kept_disk(socket, disk).await?.ok_or_else(|| StorageError::NoDisk(disk.clone()))?;
         }
         (order.identity, order.has_disk) = (None, false);
         answer = put(&order).await;
@@ -144,7 +143,7 @@ pub(crate) async fn put_export(socket: &Path, order: &ExportOrder) -> Result<Tak
     // One of before November 2026 knows neither keys nor resets at the first proof.
     if is_not_understood(&answer) && (order.key.is_some() || order.reset) {
         if order.reset {
-            delete_disk(socket, &order.spec.machine).await?;
+            delete_disk(socket, &order.spec.disk).await?;
         }
         order = ExportOrder::new(order.spec);
         answer = put(&order).await;
@@ -163,11 +162,11 @@ pub(crate) struct Taken {
 /// Gives the machine's disk to its candidate of this boot, which has proven itself to us.
 pub(crate) async fn admit(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     boot: BootId,
     identity: Option<BootIdentity>,
 ) -> Result<ExportStatus, StorageError> {
-    let path = format!("/v1/exports/{machine}/admit");
+    let path = format!("/v1/exports/{disk}/admit");
     let body = serde_json::to_vec(&Admit { boot, identity }).map_err(StorageError::Answer)?;
     let answer = call(socket, Method::POST, &path, body).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
@@ -213,9 +212,9 @@ pub(crate) async fn place_trouble(socket: &Path) -> Result<Option<String>, Stora
 /// What the machine's persistent disk stands on; `None` if it has none.
 pub(crate) async fn kept_disk(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
 ) -> Result<Option<KeptDisk>, StorageError> {
-    let answer = call(socket, Method::GET, &format!("/v1/disks/{machine}"), Vec::new()).await?;
+    let answer = call(socket, Method::GET, &format!("/v1/disks/{disk}"), Vec::new()).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)
 }
 
@@ -226,11 +225,11 @@ pub(crate) async fn kept_disk(
 /// ([`StorageError::NotKnown`]).
 pub(crate) async fn delete_meant(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     meant: &DiskMeant,
 ) -> Result<(), StorageError> {
     let body = serde_json::to_vec(meant).map_err(StorageError::Answer)?;
-    match call(socket, Method::POST, &format!("/v1/disks/{machine}/delete"), body).await {
+    match call(socket, Method::POST, &format!("/v1/disks/{disk}/delete"), body).await {
         Err(StorageError::Refused { status: 412, .. }) => Err(StorageError::OtherDisk),
         Err(StorageError::Refused { status: 410, .. }) => Err(StorageError::GoneDisk),
         Err(StorageError::Refused { status: 404 | 405 | NOT_UNDERSTOOD, .. }) => {
@@ -241,17 +240,20 @@ pub(crate) async fn delete_meant(
 }
 
 /// Ends the export of a machine, and throws everything away that it ever wrote.
-pub(crate) async fn delete_disk(socket: &Path, machine: &MachineName) -> Result<(), StorageError> {
-    call(socket, Method::DELETE, &format!("/v1/disks/{machine}"), Vec::new()).await.map(drop)
+pub(crate) async fn delete_disk(
+    socket: &Path,
+    disk: impl fmt::Display,
+) -> Result<(), StorageError> {
+    call(socket, Method::DELETE, &format!("/v1/disks/{disk}"), Vec::new()).await.map(drop)
 }
 
 /// What shall become of the machine's writes that wait; how many there are.
 pub(crate) async fn decide_stall(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     verb: StallVerb,
 ) -> Result<u32, StorageError> {
-    let path = format!("/v1/exports/{machine}/stall");
+    let path = format!("/v1/exports/{disk}/stall");
     let body = serde_json::to_vec(&verb).map_err(StorageError::Answer)?;
     let answer = call(socket, Method::POST, &path, body).await?;
     serde_json::from_slice(&answer).map_err(StorageError::Answer)

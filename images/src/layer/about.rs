@@ -1,7 +1,7 @@
 //! `layer.toml`: a layer describes itself, so that any index can be rebuilt.
 
 use super::tree::Tree;
-use model::{BootId, BootIdentity, ImageName, MachineName, WriteMode};
+use model::{BootId, BootIdentity, DiskId, ImageName, WriteMode};
 
 /// The format of a layer that never had a snapshot.
 pub(super) const FORMAT: u32 = 1;
@@ -63,7 +63,8 @@ pub struct About {
     /// Random identity in hexadecimal; in mode `discard` that of the boot in which it was made, if that has one.
     pub id: String,
     /// Whose writes it holds.
-    pub machine: MachineName,
+    #[serde(rename = "machine")]
+    pub disk: DiskId,
     /// What becomes of them.
     pub mode: LayerMode,
     /// The boot in which it was made.

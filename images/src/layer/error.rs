@@ -2,7 +2,7 @@
 
 use super::about::LayerMode;
 use super::last_use::LastUse;
-use model::{BootId, DiskOwner, ImageName, MachineName};
+use model::{BootId, DiskId, DiskOwner, ImageName};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,12 +34,12 @@ pub enum LayerError {
     InUse(PathBuf),
     /// The machine's own disk belongs to another version. Mixing them would destroy the file system.
     #[error(
-        "the persistent disk of {machine} was made on {image}/v{version}, not on {wanted}: assign \
-         {image} again, or start over by bootlace machine reset {machine}"
+        "the persistent disk of {disk} was made on {image}/v{version}, not on {wanted}: assign \
+         {image} again, or start over by bootlace machine reset {disk}"
     )]
     OtherParent {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// Image that the layer was made on.
         image: ImageName,
         /// Version that it was made on.
@@ -49,12 +49,12 @@ pub enum LayerError {
     },
     /// The version that a persistent layer was made on has other content now.
     #[error(
-        "the persistent disk of {machine} was made on {image}/v{version} when that had other content (BLAKE3 {made_on}…, \
-         now {found}…): put the former files of that version back, or start over by bootlace machine reset {machine}"
+        "the persistent disk of {disk} was made on {image}/v{version} when that had other content (BLAKE3 {made_on}…, \
+         now {found}…): put the former files of that version back, or start over by bootlace machine reset {disk}"
     )]
     OtherContent {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// Image that the layer was made on.
         image: ImageName,
         /// Version that it was made on, and that is asked for.
@@ -66,23 +66,23 @@ pub enum LayerError {
     },
     /// A discard layer did not survive a restart of the host.
     #[error(
-        "what {machine} wrote in its boot {boot} was lost when this server restarted: {machine} must boot \
+        "what {disk} wrote in its boot {boot} was lost when this server restarted: {disk} must boot \
          again"
     )]
     Lost {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// The boot whose writes are lost.
         boot: BootId,
     },
     /// A persistent layer that was there is not.
     #[error(
-        "{fact}. Mount it, or put the disk back from a backup; to begin a new one, bootlace machine reset {machine}",
-        fact = missing(machine, dir)
+        "{fact}. Mount it, or put the disk back from a backup; to begin a new one, bootlace machine reset {disk}",
+        fact = missing(disk, dir)
     )]
     Missing {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// Where it should be.
         dir: PathBuf,
     },
@@ -97,12 +97,12 @@ pub enum LayerError {
     OwnerUnknown(Box<OwnerUnknown>),
     /// A persistent layer's files are damaged.
     #[error(
-        "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {machine}",
-        fact = damaged(machine, path, why)
+        "{fact}. Put it back from a backup; to begin a new one, bootlace machine reset {disk}",
+        fact = damaged(disk, path, why)
     )]
     Damaged {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// The damaged file.
         path: PathBuf,
         /// What is wrong.
@@ -110,27 +110,27 @@ pub enum LayerError {
     },
     /// The disk has no such snapshot.
     #[error(
-        "{machine} has no snapshot {number}: bootlace machine snapshots {machine} lists those that there are"
+        "{disk} has no snapshot {number}: bootlace machine snapshots {disk} lists those that there are"
     )]
     NoSnapshot {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// The number that is asked for.
         number: u32,
     },
     /// There are as many snapshots as a disk may have.
     #[error(
-        "the disk of {machine} has as many snapshots as one may have ({max}): delete some by bootlace machine snapshot-rm"
+        "the disk of {disk} has as many snapshots as one may have ({max}): delete some by bootlace machine snapshot-rm"
     )]
     TooManySnapshots {
-        /// The machine.
-        machine: MachineName,
+        /// The disk.
+        disk: DiskId,
         /// How many those are.
         max: usize,
     },
     /// The machine keeps no disk.
     #[error("{0} has no persistent disk, of which there could be a snapshot")]
-    NoDisk(MachineName),
+    NoDisk(DiskId),
     /// The image can't be the parent of a layer.
     #[error("{image}/v{version} has a size of {size_bytes} bytes, which is not a multiple of 512")]
     OddSize {
@@ -150,8 +150,8 @@ pub enum LayerError {
 #[derive(Debug, thiserror::Error)]
 #[error("{fact}. {remedy}", fact = self.fact(), remedy = self.remedy())]
 pub struct OtherCopy {
-    /// The machine.
-    pub machine: MachineName,
+    /// The disk.
+    pub disk: DiskId,
     /// What becomes of its writes.
     pub mode: LayerMode,
     /// The folder of the layers.
@@ -166,27 +166,27 @@ pub struct OtherCopy {
 
 impl OtherCopy {
     fn fact(&self) -> String {
-        let Self { machine, dir, found, noted, .. } = self;
-        let disk = match self.mode {
+        let Self { disk, dir, found, noted, .. } = self;
+        let kind = match self.mode {
             LayerMode::Persistent => "the persistent disk",
             LayerMode::Discard => "the disk",
         };
         format!(
-            "{disk} of {machine} in {} ({found}) is an older copy, or another one, and not the one that it had last \
+            "{kind} of {disk} in {} ({found}) is an older copy, or another one, and not the one that it had last \
              ({noted}): the file system that holds that one is probably not mounted",
             dir.display()
         )
     }
 
     fn remedy(&self) -> String {
-        let Self { machine, put_back, .. } = self;
+        let Self { disk, put_back, .. } = self;
         match self.mode {
             LayerMode::Discard => {
-                format!("Mount it, or restart {machine}, which forgets what it wrote")
+                format!("Mount it, or restart {disk}, which forgets what it wrote")
             }
             LayerMode::Persistent => format!(
                 "Mount it; if the older one was put back on purpose, touch {}, and it is taken; to begin a new one, bootlace \
-                 machine reset {machine}",
+                 machine reset {disk}",
                 put_back.display()
             ),
         }
@@ -196,15 +196,15 @@ impl OtherCopy {
 /// The persistent layer that is there is of another machine, which had the name when it wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the persistent disk of {machine} in {dir} is of another machine that had this name ({noted}), and not of this one \
+    "the persistent disk of {disk} in {dir} is of another machine that had this name ({noted}), and not of this one \
      ({asked}): an older database was probably restored. If it is to have that disk all the same, touch {take_over}, and it \
-     gets it; to delete it and begin a new one, bootlace machine reset {machine}",
+     gets it; to delete it and begin a new one, bootlace machine reset {disk}",
     dir = dir.display(),
     take_over = take_over.display()
 )]
 pub struct OtherOwner {
-    /// The machine that asks.
-    pub machine: MachineName,
+    /// The disk that is asked for.
+    pub disk: DiskId,
     /// The folder of the layers.
     pub dir: PathBuf,
     /// Who has had it last.
@@ -218,14 +218,14 @@ pub struct OtherOwner {
 /// What says of which machine a persistent layer is can't be read; the layer itself may be as it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "whose the persistent disk of {machine} is can't be read: {path}: {why}. If {machine} is to have that disk, touch {take_over}, \
-     and it gets it; to delete it and begin a new one, bootlace machine reset {machine}",
+    "whose the persistent disk of {disk} is can't be read: {path}: {why}. If {disk} is to have that disk, touch {take_over}, \
+     and it gets it; to delete it and begin a new one, bootlace machine reset {disk}",
     path = path.display(),
     take_over = take_over.display()
 )]
 pub struct OwnerUnknown {
-    /// The machine that has the name.
-    pub machine: MachineName,
+    /// The disk.
+    pub disk: DiskId,
     /// What should say it.
     pub path: PathBuf,
     /// What is wrong with that.
@@ -239,8 +239,8 @@ impl LayerError {
     /// another error.
     pub fn fact(&self) -> Option<String> {
         match self {
-            Self::Missing { machine, dir } => Some(missing(machine, dir)),
-            Self::Damaged { machine, path, why } => Some(damaged(machine, path, why)),
+            Self::Missing { disk, dir } => Some(missing(disk, dir)),
+            Self::Damaged { disk, path, why } => Some(damaged(disk, path, why)),
             // What helps is not the same for all: only who has put it back knows.
             Self::OtherCopy(other) => Some(other.to_string()),
             Self::OtherOwner(other) => Some(other.to_string()),
@@ -250,15 +250,15 @@ impl LayerError {
     }
 }
 
-fn missing(machine: &MachineName, dir: &Path) -> String {
+fn missing(disk: &DiskId, dir: &Path) -> String {
     format!(
-        "the persistent disk of {machine} is not in {}, where it was: the file system that holds it is probably not mounted",
+        "the persistent disk of {disk} is not in {}, where it was: the file system that holds it is probably not mounted",
         dir.display()
     )
 }
 
-fn damaged(machine: &MachineName, path: &Path, why: &str) -> String {
-    format!("the persistent disk of {machine} is damaged: {}: {why}", path.display())
+fn damaged(disk: &DiskId, path: &Path, why: &str) -> String {
+    format!("the persistent disk of {disk} is damaged: {}: {why}", path.display())
 }
 
 pub(super) fn io_error(

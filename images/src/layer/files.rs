@@ -17,7 +17,7 @@ use super::room::Room;
 use super::tree::Tree;
 use super::write::WriteLayer;
 use crate::base::Base;
-use model::MachineName;
+use model::DiskId;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -91,14 +91,14 @@ impl Files {
     /// What a layer says about itself; `None` if there is none, or a `discard` layer's description is damaged.
     pub(super) fn about(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         mode: LayerMode,
     ) -> Result<Option<About>, LayerError> {
-        let folder = self.dir.join(folder(machine, mode));
+        let folder = self.dir.join(folder(disk, mode));
         let path = folder.join("layer.toml");
         let damaged = |why: String| {
             let path = path.clone();
-            Err(LayerError::Damaged { machine: machine.clone(), path, why })
+            Err(LayerError::Damaged { disk: disk.clone(), path, why })
         };
         let text = match in_place::read(&path) {
             Ok(Some(text)) => text,
@@ -118,16 +118,14 @@ impl Files {
             Err(source) => return Err(io_error("read", &path)(source)),
         };
         match in_place::parse::<About>(&text) {
-            Ok(about) if about.is_known() && about.machine == *machine => {
+            Ok(about) if about.is_known() && about.disk == *disk => {
                 match about.tree.as_ref().map_or(Ok(()), Tree::check) {
                     Ok(()) => Ok(Some(about)),
                     Err(why) => damaged(why.to_owned()),
                 }
             }
             _ if mode == LayerMode::Discard => Ok(None),
-            Ok(about) if about.is_known() => {
-                damaged(format!("it is the disk of {}", about.machine))
-            }
+            Ok(about) if about.is_known() => damaged(format!("it is the disk of {}", about.disk)),
             Ok(about) => damaged(format!(
                 "it has format {}, and this Bootlace knows {FORMAT} and {FORMAT_WITH_TREE}",
                 about.format
@@ -137,13 +135,13 @@ impl Files {
     }
 
     /// Machines with a folder for a persistent layer.
-    pub(super) fn kept(&self) -> Result<Vec<MachineName>, LayerError> {
+    pub(super) fn kept(&self) -> Result<Vec<DiskId>, LayerError> {
         kept_in(&self.dir)
     }
 
     /// Makes a layer in place of none, as `about` says.
     pub(super) fn create(&self, about: &About, base: &Base) -> Result<WriteLayer, LayerError> {
-        let folder = folder(&about.machine, about.mode);
+        let folder = folder(&about.disk, about.mode);
         let new = self.dir.join(format!("{NEW}{folder}"));
         if new.exists() {
             fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
@@ -211,17 +209,17 @@ impl Files {
 
     /// What it means that a file of a layer is not as it must be.
     fn damaged(&self, about: &About, file: &str, why: String) -> LayerError {
-        let machine = about.machine.clone();
+        let disk = about.disk.clone();
         match about.mode {
-            LayerMode::Discard => LayerError::Lost { machine, boot: about.boot },
+            LayerMode::Discard => LayerError::Lost { disk, boot: about.boot },
             LayerMode::Persistent => {
-                LayerError::Damaged { machine, path: self.path(about).join(file), why }
+                LayerError::Damaged { disk, path: self.path(about).join(file), why }
             }
         }
     }
 
     fn path(&self, about: &About) -> PathBuf {
-        self.dir.join(folder(&about.machine, about.mode))
+        self.dir.join(folder(&about.disk, about.mode))
     }
 
     fn open_part(&self, about: &About, file: &str) -> Result<File, LayerError> {
@@ -270,7 +268,7 @@ impl Files {
     /// Opens the files to which the machine writes.
     pub(super) fn open_top(&self, about: &About) -> Result<Part, LayerError> {
         let (path, files) = (self.path(about), about.top());
-        let lost = || LayerError::Lost { machine: about.machine.clone(), boot: about.boot };
+        let lost = || LayerError::Lost { disk: about.disk.clone(), boot: about.boot };
         let damaged = |why: String| self.damaged(about, &map_name(files), why);
         let data = layer_file(&path.join(data_name(files)), &self.open_data(about, files)?)?;
         let kept = self.kept_volatile(about, files);
@@ -331,7 +329,7 @@ impl Files {
     }
 
     fn volatile_path(&self, about: &About, files: u32) -> PathBuf {
-        let folder = folder(&about.machine, about.mode);
+        let folder = folder(&about.disk, about.mode);
         let name = match files {
             0 => format!("{folder}.map"),
             files => format!("{folder}.{files}.map"),
@@ -373,7 +371,7 @@ fn map_name(files: u32) -> String {
 }
 
 /// Machines with a folder for a persistent layer in `dir`.
-pub(super) fn kept_in(dir: &Path) -> Result<Vec<MachineName>, LayerError> {
+pub(super) fn kept_in(dir: &Path) -> Result<Vec<DiskId>, LayerError> {
     let mut machines = Vec::new();
     for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
         let entry = entry.map_err(io_error("list", dir))?;
@@ -386,10 +384,10 @@ pub(super) fn kept_in(dir: &Path) -> Result<Vec<MachineName>, LayerError> {
 }
 
 /// A layer's name on disk. A machine's name holds no dot, so the two modes never collide.
-pub(super) fn folder(machine: &MachineName, mode: LayerMode) -> String {
+pub(super) fn folder(disk: &DiskId, mode: LayerMode) -> String {
     match mode {
-        LayerMode::Discard => format!("{machine}.discard"),
-        LayerMode::Persistent => machine.to_string(),
+        LayerMode::Discard => format!("{disk}.discard"),
+        LayerMode::Persistent => disk.to_string(),
     }
 }
 

@@ -17,7 +17,7 @@ use super::write::WriteLayer;
 use crate::base::Base;
 use crate::block::Block;
 use crate::folder::{Locked, open_lock, space};
-use model::{ImageName, MachineName, Space};
+use model::{DiskId, ImageName, Space};
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read};
@@ -94,15 +94,15 @@ impl Layers {
     /// See [`LayerError`]; the layer on disk is untouched then.
     pub fn open_or_create(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         base: &Base,
         mode: LayerMode,
         boot: ForBoot,
         expected: Expected,
     ) -> Result<Arc<WriteLayer>, LayerError> {
-        let wanted = wanted(machine, base, mode, boot)?;
-        let folder = folder(machine, mode);
-        let turns = self.turns.of(machine);
+        let wanted = wanted(disk, base, mode, boot)?;
+        let folder = folder(disk, mode);
+        let turns = self.turns.of(disk);
         let _turn = turns.begin();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = open.get(&folder)
@@ -115,7 +115,7 @@ impl Layers {
             // Its files are opened again: what could not be flushed then may be flushed now.
             layer.retire();
         }
-        if let Some(about) = self.files.about(machine, mode)? {
+        if let Some(about) = self.files.about(disk, mode)? {
             if is_same(&about, &wanted, boot) {
                 let layer = Arc::new(self.files.reopen(&about, base)?);
                 open.insert(folder, Open { about, layer: Arc::downgrade(&layer) });
@@ -140,14 +140,14 @@ impl Layers {
     /// It would; or the description of the layer can't be read.
     pub fn check(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         base: &Base,
         mode: LayerMode,
         boot: ForBoot,
         expected: Expected,
     ) -> Result<(), LayerError> {
-        let wanted = wanted(machine, base, mode, boot)?;
-        match self.files.about(machine, mode)? {
+        let wanted = wanted(disk, base, mode, boot)?;
+        match self.files.about(disk, mode)? {
             // It gives its room to the new one.
             Some(about) if !is_same(&about, &wanted, boot) => check_parent(about, &wanted),
             Some(_) => Ok(()),
@@ -164,7 +164,7 @@ impl Layers {
     ///
     /// # Errors
     /// The folder can't be listed.
-    pub fn look(dir: &Path) -> Result<Vec<MachineName>, LayerError> {
+    pub fn look(dir: &Path) -> Result<Vec<DiskId>, LayerError> {
         match kept_in(dir) {
             Err(LayerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Ok(vec![])
@@ -175,20 +175,20 @@ impl Layers {
 
     /// How far the machine's persistent layer in `dir` has come, for who has not opened it; and whether a person has said that
     /// it is to be taken although it is not the one that was there last. `None`: there is none, or that can't be read.
-    pub fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
-        look_at_use(dir, machine)
+    pub fn look_at_use(dir: &Path, disk: &DiskId) -> Option<(LastUse, bool)> {
+        look_at_use(dir, disk)
     }
 
     /// The image version on which the machine's persistent layer in `dir` stands. `None`: there is none, or that can't be read.
-    pub fn look_at_parent(dir: &Path, machine: &MachineName) -> Option<(ImageName, u32)> {
-        look_at_parent(dir, machine)
+    pub fn look_at_parent(dir: &Path, disk: &DiskId) -> Option<(ImageName, u32)> {
+        look_at_parent(dir, disk)
     }
 
     /// Machines that have a persistent layer in the folder, whatever state that is in.
     ///
     /// # Errors
     /// The folder can't be listed.
-    pub fn kept(&self) -> Result<Vec<MachineName>, LayerError> {
+    pub fn kept(&self) -> Result<Vec<DiskId>, LayerError> {
         self.files.kept()
     }
 
@@ -196,8 +196,8 @@ impl Layers {
     ///
     /// # Errors
     /// The folder of the layers can't be looked at.
-    pub fn has_folder(&self, machine: &MachineName) -> Result<bool, LayerError> {
-        let path = self.files.dir().join(folder(machine, LayerMode::Persistent));
+    pub fn has_folder(&self, disk: &DiskId) -> Result<bool, LayerError> {
+        let path = self.files.dir().join(folder(disk, LayerMode::Persistent));
         match path.symlink_metadata() {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -206,16 +206,14 @@ impl Layers {
     }
 
     /// What is said of a layer that was there.
-    pub fn missing(&self, machine: &MachineName) -> LayerError {
-        LayerError::Missing { machine: machine.clone(), dir: self.files.dir().to_owned() }
+    pub fn missing(&self, disk: &DiskId) -> LayerError {
+        LayerError::Missing { disk: disk.clone(), dir: self.files.dir().to_owned() }
     }
 
     fn absent(&self, wanted: &About) -> LayerError {
         match wanted.mode {
-            LayerMode::Persistent => self.missing(&wanted.machine),
-            LayerMode::Discard => {
-                LayerError::Lost { machine: wanted.machine.clone(), boot: wanted.boot }
-            }
+            LayerMode::Persistent => self.missing(&wanted.disk),
+            LayerMode::Discard => LayerError::Lost { disk: wanted.disk.clone(), boot: wanted.boot },
         }
     }
 
@@ -223,21 +221,21 @@ impl Layers {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn discard(&self, machine: &MachineName) -> Result<(), LayerError> {
+    pub fn discard(&self, disk: &DiskId) -> Result<(), LayerError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.throw_away(&mut open, &folder(machine, LayerMode::Discard)).map(drop)
+        self.throw_away(&mut open, &folder(disk, LayerMode::Discard)).map(drop)
     }
 
     /// Throws everything away that the machine ever wrote, its persistent disk too. Returns whether there was anything.
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn reset(&self, machine: &MachineName) -> Result<bool, LayerError> {
-        let turns = self.turns.of(machine);
+    pub fn reset(&self, disk: &DiskId) -> Result<bool, LayerError> {
+        let turns = self.turns.of(disk);
         let _turn = turns.begin();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = self.throw_away(&mut open, &folder(machine, LayerMode::Discard))?;
-        let kept = self.throw_away(&mut open, &folder(machine, LayerMode::Persistent))?;
+        let written = self.throw_away(&mut open, &folder(disk, LayerMode::Discard))?;
+        let kept = self.throw_away(&mut open, &folder(disk, LayerMode::Persistent))?;
         Ok(written || kept)
     }
 
@@ -247,20 +245,16 @@ impl Layers {
     ///
     /// # Errors
     /// The description of a persistent layer can't be read.
-    pub fn about(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> Result<Option<About>, LayerError> {
-        self.files.about(machine, mode)
+    pub fn about(&self, disk: &DiskId, mode: LayerMode) -> Result<Option<About>, LayerError> {
+        self.files.about(disk, mode)
     }
 
     /// Whether the files of the machine's persistent layer, if it has one, are there and belong to it.
     ///
     /// # Errors
     /// They don't, or can't be looked at.
-    pub fn check_files(&self, machine: &MachineName) -> Result<(), LayerError> {
-        match self.files.about(machine, LayerMode::Persistent)? {
+    pub fn check_files(&self, disk: &DiskId) -> Result<(), LayerError> {
+        match self.files.about(disk, LayerMode::Persistent)? {
             Some(about) => self.files.check(&about),
             None => Ok(()),
         }
@@ -279,12 +273,7 @@ impl Layers {
 }
 
 /// The description of the layer that is asked for, as if it were new.
-fn wanted(
-    machine: &MachineName,
-    base: &Base,
-    mode: LayerMode,
-    boot: ForBoot,
-) -> Result<About, LayerError> {
+fn wanted(disk: &DiskId, base: &Base, mode: LayerMode, boot: ForBoot) -> Result<About, LayerError> {
     let size_bytes = base.block.size_bytes();
     if !size_bytes.is_multiple_of(512) {
         return Err(LayerError::OddSize {
@@ -301,7 +290,7 @@ fn wanted(
     Ok(About {
         format: FORMAT,
         id,
-        machine: machine.clone(),
+        disk: disk.clone(),
         mode,
         boot: boot.number,
         image: base.version.image.clone(),
@@ -319,7 +308,7 @@ fn check_parent(have: About, wanted: &About) -> Result<(), LayerError> {
         LayerMode::Persistent if (&have.image, have.version) == (&wanted.image, wanted.version) => {
             let begin = |digest: &str| digest.chars().take(12).collect();
             Err(LayerError::OtherContent {
-                machine: have.machine,
+                disk: have.disk,
                 image: have.image,
                 version: have.version,
                 made_on: begin(&have.parent_digest),
@@ -327,7 +316,7 @@ fn check_parent(have: About, wanted: &About) -> Result<(), LayerError> {
             })
         }
         LayerMode::Persistent => Err(LayerError::OtherParent {
-            machine: have.machine,
+            disk: have.disk,
             image: have.image,
             version: have.version,
             wanted: format!("{}/v{}", wanted.image, wanted.version),

@@ -7,7 +7,7 @@ use crate::base::Base;
 use crate::block::Block as _;
 use crate::layer::{Expected, Merged};
 use crate::memory::Memory;
-use model::{Architecture, FileSystem, ImageVersion, MachineName, SnapshotKind};
+use model::{Architecture, DiskId, FileSystem, ImageVersion, SnapshotKind};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -231,7 +231,7 @@ impl Random {
 const GRANULE: usize = 4096;
 const SIZE: usize = 300 * GRANULE + 1536;
 
-fn machine() -> MachineName {
+fn whose() -> DiskId {
     "lab-07".parse().unwrap()
 }
 
@@ -256,7 +256,7 @@ fn base() -> Base {
 fn open(dir: &Path, base: &Base) -> (Layers, Arc<super::WriteLayer>) {
     let layers = Layers::open(&dir.join("layers"), &dir.join("run"), None).unwrap();
     let mode = LayerMode::Persistent;
-    let layer = layers.open_or_create(&machine(), base, mode, 1.into(), Expected::Perhaps);
+    let layer = layers.open_or_create(&whose(), base, mode, 1.into(), Expected::Perhaps);
     (layers, layer.unwrap())
 }
 
@@ -322,7 +322,7 @@ fn run(dir: &Path, base: &Base, random: &mut Random) -> (Media, Vec<Event>, Vec<
                 is_flushed = true;
             }
             7 => {
-                let made = layers.snapshot(&machine(), round, SnapshotKind::Daily, None).unwrap();
+                let made = layers.snapshot(&whose(), round, SnapshotKind::Daily, None).unwrap();
                 if let Some(made) = made {
                     snapshots.insert(made.number, Arc::new(disk.clone()));
                     is_flushed = true;
@@ -337,9 +337,9 @@ fn run(dir: &Path, base: &Base, random: &mut Random) -> (Media, Vec<Event>, Vec<
                 if let Some(last) = steps.last_mut() {
                     last.unwanted.insert(number);
                 }
-                layers.remove_snapshot(&machine(), number).unwrap();
+                layers.remove_snapshot(&whose(), number).unwrap();
             }
-            _ => while layers.tidy(&machine(), &|_| true).unwrap() == Merged::Done {},
+            _ => while layers.tidy(&whose(), &|_| true).unwrap() == Merged::Done {},
         }
         let (disk, snapshots, unwanted) = (disk.clone(), snapshots.clone(), unwanted.clone());
         steps.push(Step { n_events: n_events(), disk, is_flushed, snapshots, unwanted });
@@ -364,20 +364,20 @@ fn check(dir: &Path, base: &Base, steps: &[Step], n_events: usize, what: &str) {
     let last = &steps[n_over - 1];
     let check_snapshots = |when: &str| {
         let there: BTreeSet<u32> =
-            layers.snapshots(&machine()).unwrap().iter().map(|info| info.snapshot.number).collect();
+            layers.snapshots(&whose()).unwrap().iter().map(|info| info.snapshot.number).collect();
         for (number, expected) in &last.snapshots {
             if !last.unwanted.contains(number) {
                 assert!(there.contains(number), "{what}: snapshot {number} is gone {when}");
             }
             if there.contains(number) {
-                let found = content(&layers.view(&machine(), *number, base).unwrap());
+                let found = content(&layers.view(&whose(), *number, base).unwrap());
                 assert!(found == **expected, "{what}: snapshot {number} differs {when}");
             }
         }
     };
     check_disk("");
     check_snapshots("");
-    while layers.tidy(&machine(), &|_| true).unwrap() == Merged::Done {}
+    while layers.tidy(&whose(), &|_| true).unwrap() == Merged::Done {}
     check_disk("after a merge");
     check_snapshots("after a merge");
 }

@@ -4,7 +4,7 @@ use super::{Assigned, ExportError, Exports, SILENT_AFTER};
 use crate::admission::{Admission, AoeDisk, Listener, Opened, Peer};
 use crate::export::{Export, Generation};
 use model::{
-    BootIdentity, Claim, DiskKey, DiskName, Exchange, ExportSpec, MachineName, NO_ROOM_YET, Nonce,
+    BootIdentity, Claim, DiskId, DiskKey, DiskName, Exchange, ExportSpec, NO_ROOM_YET, Nonce,
     RootKind,
 };
 use nbd::server::Refusal;
@@ -69,11 +69,11 @@ impl Admission for Exports {
 
     fn secret(&self, name: &str, nonce: Option<&Nonce>) -> Option<String> {
         let name = DiskName::parse(name)?;
-        let (machine, claim) = (name.machine.parse().ok()?, name.claim?);
+        let (disk, claim) = (name.machine.parse().ok()?, name.claim?);
         let held = self.read();
-        let assigned = held.exports.get(&machine).filter(|one| one.spec.boot == claim.boot);
+        let assigned = held.exports.get(&disk).filter(|one| one.spec.boot == claim.boot);
         let has = assigned.map(|one| (&one.spec, one.key, one.exchange.as_ref()));
-        let waiting = held.candidates.get(&machine, claim.boot);
+        let waiting = held.candidates.get(&disk, claim.boot);
         let will_have = waiting.map(|one| (&one.spec, one.key, one.exchange.as_ref()));
         let meant = has.or(will_have);
         self.prove(&name, claim, nonce, meant)?;
@@ -134,11 +134,11 @@ impl Exports {
         nonce: Option<&Nonce>,
     ) -> Result<Option<(Assigned, Generation)>, Refusal> {
         let Some(name) = DiskName::parse(name) else { return Ok(None) };
-        let machine: Option<MachineName> = name.machine.parse().ok();
-        let assigned = machine.as_ref().and_then(|machine| self.get(machine));
-        let waiting = machine.as_ref().zip(name.claim).and_then(|(machine, claim)| {
+        let disk: Option<DiskId> = name.machine.parse().ok();
+        let assigned = disk.as_ref().and_then(|disk| self.get(disk));
+        let waiting = disk.as_ref().zip(name.claim).and_then(|(disk, claim)| {
             let held = self.read();
-            held.candidates.get(machine, claim.boot).cloned()
+            held.candidates.get(disk, claim.boot).cloned()
         });
         // Both are looked at, whatever the first is: their boots may have the same number.
         let proves = |meant: Option<(&ExportSpec, Option<DiskKey>, Option<&Exchange>)>| {
@@ -156,7 +156,7 @@ impl Exports {
                 Some((one.clone(), Generation::Proven(name.generation)))
             }
             (_, Some(claim), Some(order)) if will_have => {
-                let one = self.admit_patiently(&order.spec.machine, claim, order.identity)?;
+                let one = self.admit_patiently(&order.spec.disk, claim, order.identity)?;
                 Some((one, Generation::Proven(name.generation)))
             }
             // There is nothing to prove by: the address decides, as it always did.
@@ -176,7 +176,7 @@ impl Exports {
             if let Some(one) = &assigned {
                 one.export.counters.count(&one.export.counters.refused);
             }
-            self.not_proven.count(peer, assigned.as_ref().map(|one| &one.spec.machine));
+            self.not_proven.count(peer, assigned.as_ref().map(|one| &one.spec.disk.machine));
         }
         Ok(found)
     }
@@ -208,13 +208,13 @@ impl Exports {
     /// Gives the disk to the candidate that has proven itself, as soon as the former boot is silent.
     fn admit_patiently(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         claim: Claim,
         identity: Option<BootIdentity>,
     ) -> Result<Assigned, Refusal> {
         let deadline = Instant::now() + AWAIT_SILENCE_MAX;
         loop {
-            match self.admit(machine, claim.boot, identity) {
+            match self.admit(disk, claim.boot, identity) {
                 Err(ExportError::Runs { .. })
                     if Instant::now() < deadline && !self.is_closing() =>
                 {
@@ -223,7 +223,7 @@ impl Exports {
                 Err(error) => {
                     let mark = if error.is_lack_of_room() { NO_ROOM_YET } else { "" };
                     let why = format!("{mark}{}", wire::error_chain(&error));
-                    tracing::warn!(%machine, boot = claim.boot, why, "a boot does not get its disk");
+                    tracing::warn!(%disk, boot = claim.boot, why, "a boot does not get its disk");
                     return Err(Refusal::Policy(why));
                 }
                 Ok(one) => return Ok(one),

@@ -1,7 +1,7 @@
 //! Boots that wait for their machine's disk. Anybody can begin one in a machine's name, also while the machine itself is
 //! about to start: each waits beside the others, and whoever proves himself first gets the disk.
 
-use model::{BootId, ExportOrder, MachineName};
+use model::{BootId, DiskId, ExportOrder};
 use std::collections::BTreeMap;
 
 /// Boots of one machine that wait. In the time that a machine needs from its loader to its disk the boot server lets no
@@ -12,14 +12,14 @@ const PER_MACHINE_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Candidates {
     /// The one that was asked for last is the last.
-    by_machine: BTreeMap<MachineName, Vec<ExportOrder>>,
+    by_machine: BTreeMap<DiskId, Vec<ExportOrder>>,
 }
 
 impl Candidates {
     /// This boot waits, in place of what was asked for it before. If too many wait, the one that nobody has asked for
     /// the longest time does not any more. Returns whether anything changed.
     pub(super) fn put(&mut self, order: ExportOrder) -> bool {
-        let waiting = self.by_machine.entry(order.spec.machine.clone()).or_default();
+        let waiting = self.by_machine.entry(order.spec.disk.clone()).or_default();
         if waiting.last() == Some(&order) {
             return false;
         }
@@ -30,13 +30,13 @@ impl Candidates {
     }
 
     /// What was asked for this boot of the machine.
-    pub(super) fn get(&self, machine: &MachineName, boot: BootId) -> Option<&ExportOrder> {
-        self.by_machine.get(machine)?.iter().find(|order| order.spec.boot == boot)
+    pub(super) fn get(&self, disk: &DiskId, boot: BootId) -> Option<&ExportOrder> {
+        self.by_machine.get(disk)?.iter().find(|order| order.spec.boot == boot)
     }
 
     /// The machine's boot that was asked for last.
-    pub(super) fn last(&self, machine: &MachineName) -> Option<BootId> {
-        self.by_machine.get(machine)?.last().map(|order| order.spec.boot)
+    pub(super) fn last(&self, disk: &DiskId) -> Option<BootId> {
+        self.by_machine.get(disk)?.last().map(|order| order.spec.boot)
     }
 
     /// All of them; those of one machine in the order in which they were asked for.
@@ -45,15 +45,15 @@ impl Candidates {
     }
 
     /// This boot of the machine has the disk: it does not wait any more, and earlier ones never get it.
-    pub(super) fn on_admitted(&mut self, machine: &MachineName, boot: BootId) {
-        if let Some(waiting) = self.by_machine.get_mut(machine) {
+    pub(super) fn on_admitted(&mut self, disk: &DiskId, boot: BootId) {
+        if let Some(waiting) = self.by_machine.get_mut(disk) {
             waiting.retain(|order| order.spec.boot > boot);
         }
     }
 
     /// None of the machine waits any more. Returns whether one did.
-    pub(super) fn remove(&mut self, machine: &MachineName) -> bool {
-        self.by_machine.remove(machine).is_some_and(|waiting| !waiting.is_empty())
+    pub(super) fn remove(&mut self, disk: &DiskId) -> bool {
+        self.by_machine.remove(disk).is_some_and(|waiting| !waiting.is_empty())
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_boot_that_is_asked_for_again_is_not_pushed_out() {
-        let machine: MachineName = "lab-07".parse().unwrap();
+        let disk: DiskId = "lab-07".parse().unwrap();
         let mut candidates = Candidates::default();
         assert!(candidates.put(order(1, 1)));
         assert!(candidates.put(order(2, 2)));
@@ -78,14 +78,14 @@ mod tests {
         for boot in 3..66 {
             candidates.put(order(boot, 0));
         }
-        assert_eq!(candidates.get(&machine, 1), Some(&order(1, 3)));
-        assert_eq!(candidates.get(&machine, 2), None, "one too many");
+        assert_eq!(candidates.get(&disk, 1), Some(&order(1, 3)));
+        assert_eq!(candidates.get(&disk, 2), None, "one too many");
         candidates.put(order(66, 0));
-        assert_eq!(candidates.get(&machine, 1), None);
-        assert_eq!((candidates.iter().count(), candidates.last(&machine)), (64, Some(66)));
-        candidates.on_admitted(&machine, 65);
+        assert_eq!(candidates.get(&disk, 1), None);
+        assert_eq!((candidates.iter().count(), candidates.last(&disk)), (64, Some(66)));
+        candidates.on_admitted(&disk, 65);
         let left: Vec<BootId> = candidates.iter().map(|order| order.spec.boot).collect();
         assert_eq!(left, [66]);
-        assert!(candidates.remove(&machine) && !candidates.remove(&machine));
+        assert!(candidates.remove(&disk) && !candidates.remove(&disk));
     }
 }

@@ -4,7 +4,7 @@ use super::keys::{Identity, InStorageNetwork, Key, Keys, Waiting};
 use super::{Assigned, ExportError, Exports, When, file};
 use images::{ForBoot, LayerMode};
 use model::{
-    BootId, BootIdentity, DiskMeant, ExportOrder, ExportSpec, ExportStatus, MachineName, RootKind,
+    BootId, BootIdentity, DiskId, DiskMeant, ExportOrder, ExportSpec, ExportStatus, RootKind,
 };
 use std::sync::{Arc, PoisonError};
 
@@ -17,7 +17,7 @@ impl Exports {
     pub(crate) fn prepare(&self, order: ExportOrder) -> Result<ExportStatus, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.free_address(&order.spec)?;
-        match self.get(&order.spec.machine) {
+        match self.get(&order.spec.disk) {
             Some(former) if former.is_for(order.spec.boot, order.identity) => {
                 self.again(&former, order)
             }
@@ -43,11 +43,11 @@ impl Exports {
     /// As there.
     pub(crate) fn admit_proven(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         boot: BootId,
         identity: Option<BootIdentity>,
     ) -> Result<ExportStatus, ExportError> {
-        self.admit(machine, boot, identity).map(|assigned| self.status(&assigned))
+        self.admit(disk, boot, identity).map(|assigned| self.status(&assigned))
     }
 
     /// Gives the disk to the machine's candidate of this boot, if the former boot is silent. If it has it already,
@@ -57,29 +57,29 @@ impl Exports {
     /// There is no such candidate, the former boot is not silent, or its export can't be made.
     pub(super) fn admit(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         boot: BootId,
         identity: Option<BootIdentity>,
     ) -> Result<Assigned, ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = self.get(machine);
+        let former = self.get(disk);
         if let Some(one) = former.as_ref().filter(|former| former.is_for(boot, identity)) {
             return Ok(one.clone());
         }
-        let candidate = self.read().candidates.get(machine, boot).cloned();
+        let candidate = self.read().candidates.get(disk, boot).cloned();
         let Some(order) = candidate.filter(|candidate| {
             super::is_same_boot((candidate.spec.boot, candidate.identity), (boot, identity))
         }) else {
-            return Err(ExportError::NoCandidate { machine: machine.clone(), boot });
+            return Err(ExportError::NoCandidate { disk: disk.clone(), boot });
         };
         if let Some(former) = former {
             if !self.is_silent(&former) {
-                return Err(ExportError::Runs { machine: machine.clone(), boot: former.spec.boot });
+                return Err(ExportError::Runs { disk: disk.clone(), boot: former.spec.boot });
             }
             self.close_former(&former)?;
         }
         self.make_anew(order)?;
-        self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))
+        self.get(disk).ok_or_else(|| ExportError::None(disk.clone()))
     }
 
     /// Takes the export away, and everything that the machine ever wrote; or, if it is not what is `meant`, nothing.
@@ -89,34 +89,34 @@ impl Exports {
     /// come back.
     pub(crate) fn reset(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         meant: Option<&DiskMeant>,
     ) -> Result<(), ExportError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(meant) = meant {
             self.check_place()?;
-            let is_proven = self.check_meant(machine, meant)?;
+            let is_proven = self.check_meant(disk, meant)?;
             // What it runs on may keep nothing, and is its own all the same.
             let is_of_another = |one: &Assigned| {
                 let mut owners = meant.owner.iter();
                 owners.any(|owner| !owner.macs.contains(&one.spec.mac)) && !self.is_silent(one)
             };
-            if !is_proven && self.get(machine).is_some_and(|one| is_of_another(&one)) {
-                return Err(ExportError::OtherDisk(machine.clone()));
+            if !is_proven && self.get(disk).is_some_and(|one| is_of_another(&one)) {
+                return Err(ExportError::OtherDisk(disk.clone()));
             }
         }
-        let was_waiting = self.write().candidates.remove(machine);
-        let former = self.get(machine);
+        let was_waiting = self.write().candidates.remove(disk);
+        let former = self.get(disk);
         if let Some(former) = &former {
             self.close_former(former)?;
         }
-        let absent = self.write().absent.remove(machine);
+        let absent = self.write().absent.remove(disk);
         if was_waiting || former.is_some() || absent.is_some() {
             self.save()?;
         }
         self.check_place()?;
-        if self.throw_away(machine)? {
-            tracing::info!(%machine, "its disk was deleted");
+        if self.throw_away(disk)? {
+            tracing::info!(%disk, "its disk was deleted");
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Exports {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let is_changed = {
             let mut held = self.write();
-            let now = held.exports.get_mut(&one.spec.machine);
+            let now = held.exports.get_mut(&one.spec.disk);
             let now = now.filter(|now| now.is_for(one.spec.boot, one.identity));
             let exchanged = now.and_then(|now| {
                 now.key = Some(now.exchange.take()?.key);
@@ -152,7 +152,7 @@ impl Exports {
             (None, Some(_)) if former.is_restored || is_used => (None, None),
             // Nor can whoever has opened the disk by the former.
             (Some(one), Some(other)) if one != other && is_used => {
-                return Err(ExportError::HasItsDisk(spec.machine));
+                return Err(ExportError::HasItsDisk(spec.disk));
             }
             // It is exchanged already.
             (Some(_), key) if is_used => (key, former.exchange.clone()),
@@ -179,7 +179,7 @@ impl Exports {
             let (export, is_restored) = (Arc::clone(&former.export), former.is_restored);
             let changed = Assigned::new((spec, storage_path), key, export, self.aoe_mac);
             let changed = Assigned { exchange, identity: former.identity, is_restored, ..changed };
-            self.write().exports.insert(changed.spec.machine.clone(), changed.clone());
+            self.write().exports.insert(changed.spec.disk.clone(), changed.clone());
             self.save()?;
             return Ok(self.status(&changed));
         }
@@ -188,22 +188,22 @@ impl Exports {
 
     /// Has the boot wait until it has proven itself and the former one is silent.
     fn wait(&self, order: ExportOrder) -> Result<(), ExportError> {
-        let ExportSpec { machine, image, version, write_mode, boot, .. } = &order.spec;
+        let ExportSpec { disk, image, version, write_mode, boot, .. } = &order.spec;
         // What would go wrong then is told now.
         let base = self.store.open_base(image, *version)?;
         if let Some(meant) = order.reset_of.as_ref().filter(|_| order.reset) {
-            self.check_meant(machine, meant)?;
+            self.check_meant(disk, meant)?;
         }
         if let (Some(mode), false) = (LayerMode::of(*write_mode), order.reset) {
             self.check_place()?;
             let boot = ForBoot { number: *boot, identity: order.identity };
-            self.check_copy(machine, mode, boot)?;
+            self.check_copy(disk, mode, boot)?;
             self.check_owner(&order.spec, mode, order.owner.as_ref())?;
-            self.layers.check(machine, &base, mode, boot, self.expected(&order))?;
+            self.layers.check(disk, &base, mode, boot, self.expected(&order))?;
         }
-        let (machine, boot) = (machine.clone(), *boot);
+        let (disk, boot) = (disk.clone(), *boot);
         if self.write().candidates.put(order) {
-            tracing::info!(%machine, boot, "disk asked for by a new boot");
+            tracing::info!(%disk, boot, "disk asked for by a new boot");
             self.save_keys()?;
         }
         Ok(())
@@ -214,12 +214,12 @@ impl Exports {
         let expected = self.expected(&order);
         let ExportOrder { spec, key, exchange, reset, reset_of, identity, .. } = order;
         let ExportOrder { owner, storage_path, .. } = order;
-        let machine = spec.machine.clone();
+        let disk = spec.disk.clone();
         let may_begin = match (reset, LayerMode::of(spec.write_mode)) {
             // Whoever wants that has been told.
             (true, _) => reset_of
-                .map_or(Ok(()), |meant| self.check_meant(&machine, &meant).map(drop))
-                .and_then(|()| self.throw_away(&machine).map(drop)),
+                .map_or(Ok(()), |meant| self.check_meant(&disk, &meant).map(drop))
+                .and_then(|()| self.throw_away(&disk).map(drop)),
             (false, Some(_)) => self.check_place(),
             (false, None) => Ok(()),
         };
@@ -232,32 +232,32 @@ impl Exports {
             ..Assigned::new((spec, storage_path), key, export, self.aoe_mac)
         });
         // The machine boots: no former boot of it comes back.
-        self.write().absent.remove(&machine);
+        self.write().absent.remove(&disk);
         if let Ok(assigned) = &made {
             let mut held = self.write();
-            held.exports.insert(machine.clone(), assigned.clone());
-            held.candidates.on_admitted(&machine, assigned.spec.boot);
+            held.exports.insert(disk.clone(), assigned.clone());
+            held.candidates.on_admitted(&disk, assigned.spec.boot);
         }
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;
         let assigned = made?;
-        let ExportSpec { machine, image, version, boot, .. } = &assigned.spec;
+        let ExportSpec { disk, image, version, boot, .. } = &assigned.spec;
         let has_key = assigned.key.is_some();
-        tracing::info!(%machine, %image, version, boot, has_key, "export ready");
-        self.announce(machine);
+        tracing::info!(%disk, %image, version, boot, has_key, "export ready");
+        self.announce(disk);
         Ok(self.status(&assigned))
     }
 
     /// Throws away what the machine ever wrote, if anything. If this server dies in between, the disk is there, and
     /// known.
-    fn throw_away(&self, machine: &MachineName) -> Result<bool, ExportError> {
-        self.kept.forget(machine)?;
-        Ok(self.layers.reset(machine)?)
+    fn throw_away(&self, disk: &DiskId) -> Result<bool, ExportError> {
+        self.kept.forget(disk)?;
+        Ok(self.layers.reset(disk)?)
     }
 
     /// Tells of a new export who attaches it over AoE.
-    pub(super) fn announce(&self, machine: &MachineName) {
-        let Some(new) = self.get(machine).filter(|new| new.spec.root == RootKind::Aoe) else {
+    pub(super) fn announce(&self, disk: &DiskId) {
+        let Some(new) = self.get(disk).filter(|new| new.spec.root == RootKind::Aoe) else {
             return;
         };
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,9 +268,9 @@ impl Exports {
     /// layer any more.
     fn close_former(&self, former: &Assigned) -> Result<(), ExportError> {
         if !former.export.connections.close() {
-            return Err(ExportError::Busy(former.spec.machine.clone()));
+            return Err(ExportError::Busy(former.spec.disk.clone()));
         }
-        self.write().exports.remove(&former.spec.machine);
+        self.write().exports.remove(&former.spec.disk);
         Ok(())
     }
 
@@ -283,19 +283,25 @@ impl Exports {
             return Err(ExportError::address_taken(&other.spec));
         }
         self.close_former(&other)?;
-        self.write().candidates.remove(&other.spec.machine);
+        self.write().candidates.remove(&other.spec.disk);
         self.save()?;
         tracing::warn!(
-            machine = %other.spec.machine, address = %spec.shelf_slot, new_owner = %spec.machine,
+            disk = %other.spec.disk, address = %spec.shelf_slot, new_owner = %spec.disk,
             "its AoE address is another machine's now: its export has ended, and its disk is kept"
         );
         Ok(())
     }
 
     pub(super) fn other_at_address(&self, spec: &ExportSpec) -> Option<Assigned> {
+        // Disks beside a root are attached over NBD only.
+        if !spec.disk.is_root() {
+            return None;
+        }
         let held = self.read();
         let is_other = |one: &&Assigned| {
-            one.spec.shelf_slot == spec.shelf_slot && one.spec.machine != spec.machine
+            one.spec.disk.is_root()
+                && one.spec.shelf_slot == spec.shelf_slot
+                && one.spec.disk != spec.disk
         };
         held.exports.values().find(is_other).cloned()
     }
@@ -318,28 +324,28 @@ impl Exports {
     fn save_keys(&self) -> Result<(), ExportError> {
         let held = self.read();
         let key = |one: &Assigned| {
-            let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
-            one.key.map(|key| Key { machine, boot, key, exchange: one.exchange.clone() })
+            let (disk, boot) = (one.spec.disk.clone(), one.spec.boot);
+            one.key.map(|key| Key { disk, boot, key, exchange: one.exchange.clone() })
         };
         let absent_key = |one: &super::Absent| {
-            let (machine, boot) = (one.spec.machine.clone(), one.spec.boot);
-            one.key.map(|key| Key { machine, boot, key, exchange: one.exchange.clone() })
+            let (disk, boot) = (one.spec.disk.clone(), one.spec.boot);
+            one.key.map(|key| Key { disk, boot, key, exchange: one.exchange.clone() })
         };
         let of_absent = held.absent.values().filter_map(absent_key);
         let key = held.exports.values().filter_map(key).chain(of_absent).collect();
         let assigned = held.exports.values().map(|one| (&one.spec, one.identity));
         let absent = held.absent.values().map(|one| (&one.spec, one.identity));
         let identity = assigned.chain(absent).filter_map(|(spec, identity)| {
-            let (machine, boot) = (spec.machine.clone(), spec.boot);
-            identity.map(|identity| Identity { machine, boot, identity })
+            let (disk, boot) = (spec.disk.clone(), spec.boot);
+            identity.map(|identity| Identity { disk, boot, identity })
         });
         let identity = identity.collect();
         let candidate = held.candidates.iter().cloned().map(Waiting::from).collect();
         let assigned = held.exports.values().map(|one| (&one.spec, one.path.as_ref()));
         let absent = held.absent.values().map(|one| (&one.spec, one.path.as_ref()));
         let path = assigned.chain(absent).filter_map(|(spec, path)| {
-            let (machine, boot) = (spec.machine.clone(), spec.boot);
-            path.map(|path| InStorageNetwork { machine, boot, path: path.clone() })
+            let (disk, boot) = (spec.disk.clone(), spec.boot);
+            path.map(|path| InStorageNetwork { disk, boot, path: path.clone() })
         });
         let path = path.collect();
         drop(held);

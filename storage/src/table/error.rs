@@ -1,7 +1,7 @@
 //! Why there is no export.
 
 use images::{LayerError, StoreError};
-use model::{BootId, ExportSpec, MachineName};
+use model::{BootId, DiskId, ExportSpec};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,15 +16,15 @@ pub enum ExportError {
     Layer(#[from] LayerError),
     /// The machine has no export.
     #[error("{0} has no disk here: it gets one when it boots")]
-    None(MachineName),
+    None(DiskId),
     /// The disk that was to be thrown away is not the one that has the name.
     #[error(
         "the disk that has the name {0} now is not the one that was to be thrown away: it is left alone"
     )]
-    OtherDisk(MachineName),
+    OtherDisk(DiskId),
     /// The disk that was to be thrown away is not there, nor anything else of the name.
     #[error("the disk of {0} that was to be thrown away is gone")]
-    NoDisk(MachineName),
+    NoDisk(DiskId),
     /// Another machine has this AoE address.
     #[error(
         "the AoE address {address} is still in use by {other}: shut that PC down, and this one goes on by itself"
@@ -33,38 +33,38 @@ pub enum ExportError {
         /// The address.
         address: model::ShelfSlot,
         /// Whose it is.
-        other: MachineName,
+        other: DiskId,
     },
     /// The disk does not answer, so that the former boot's last writes can't be told from new ones.
     #[error(
         "requests of {0}'s former boot are still waiting for the storage server's disk: is it overloaded or \
          broken?"
     )]
-    Busy(MachineName),
+    Busy(DiskId),
     /// No candidate of this boot is waiting.
     #[error(
-        "boot {boot} of {machine} is not waiting for its disk: a later one has probably taken its place"
+        "boot {boot} of {disk} is not waiting for its disk: a later one has probably taken its place"
     )]
     NoCandidate {
         /// The machine.
-        machine: MachineName,
+        disk: DiskId,
         /// The boot.
         boot: BootId,
     },
     /// The boot that has the disk uses it.
     #[error(
-        "{machine} is running in its boot {boot}: another boot gets the disk when that has been silent for 3 s, \
+        "{disk} is running in its boot {boot}: another boot gets the disk when that has been silent for 3 s, \
          or for 25 s after the storage server has started"
     )]
     Runs {
         /// The machine.
-        machine: MachineName,
+        disk: DiskId,
         /// The boot that runs.
         boot: BootId,
     },
     /// The key of a boot that has proven itself is not exchanged.
     #[error("{0} has opened its disk in this boot: its key stays what it is")]
-    HasItsDisk(MachineName),
+    HasItsDisk(DiskId),
     /// The operating system has no randomness.
     #[error("the operating system gives no random numbers")]
     NoRandomness,
@@ -124,7 +124,7 @@ fn other_folder(dir: &Path) -> String {
 impl ExportError {
     /// Whoever this export is for has the address.
     pub(super) fn address_taken(other: &ExportSpec) -> Self {
-        Self::AddressTaken { address: other.shelf_slot, other: other.machine.clone() }
+        Self::AddressTaken { address: other.shelf_slot, other: other.disk.clone() }
     }
 
     /// What is so, in one line with its causes; without what helps if that is the same for each disk that machines keep.

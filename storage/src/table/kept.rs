@@ -5,7 +5,7 @@ use super::ExportError;
 use super::file::{read_text, write_durably};
 use super::place::Place;
 use images::{LastUse, LayerMode, Layers};
-use model::{ImageName, MachineName};
+use model::{DiskId, ImageName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ struct Known {
 /// What a later Bootlace adds is left out. An earlier one leaves `last` out where it changes `machine`.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct File {
-    #[serde(default)]
-    machine: BTreeSet<MachineName>,
+    #[serde(default, rename = "machine")]
+    disk: BTreeSet<DiskId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     last: Vec<Last>,
 }
@@ -35,7 +35,8 @@ struct File {
 /// The layer that a machine had last; two of a machine at most, one in each mode.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Last {
-    machine: MachineName,
+    #[serde(rename = "machine")]
+    disk: DiskId,
     mode: LayerMode,
     #[serde(flatten)]
     layer: LastUse,
@@ -45,58 +46,57 @@ impl Kept {
     /// Those that belong to this table, and `found`, which are there.
     pub(super) fn open(
         table: &Path,
-        found: impl IntoIterator<Item = MachineName>,
+        found: impl IntoIterator<Item = DiskId>,
     ) -> Result<Self, ExportError> {
         let path = file_of(table);
         let mut file = read(&path)?;
-        let n_known = file.machine.len();
-        file.machine.extend(found);
-        let is_changed = file.machine.len() > n_known;
+        let n_known = file.disk.len();
+        file.disk.extend(found);
+        let is_changed = file.disk.len() > n_known;
         let kept = Self { path, known: Mutex::new(Known { file, is_changed }) };
         kept.keep();
         Ok(kept)
     }
 
-    pub(super) fn has(&self, machine: &MachineName) -> bool {
-        self.lock().file.machine.contains(machine)
+    pub(super) fn has(&self, disk: &DiskId) -> bool {
+        self.lock().file.disk.contains(disk)
     }
 
-    pub(super) fn all(&self) -> BTreeSet<MachineName> {
-        self.lock().file.machine.clone()
+    pub(super) fn all(&self) -> BTreeSet<DiskId> {
+        self.lock().file.disk.clone()
     }
 
     /// The layer that the machine had last, if that was noted.
-    pub(super) fn last(&self, machine: &MachineName, mode: LayerMode) -> Option<LastUse> {
+    pub(super) fn last(&self, disk: &DiskId, mode: LayerMode) -> Option<LastUse> {
         let known = self.lock();
         let mut last = known.file.last.iter();
-        Some(last.find(|last| (&last.machine, last.mode) == (machine, mode))?.layer.clone())
+        Some(last.find(|last| (&last.disk, last.mode) == (disk, mode))?.layer.clone())
     }
 
     /// The machine has this layer now. It is on disk after [`keep`](Self::keep).
-    pub(super) fn note(&self, machine: &MachineName, mode: LayerMode, layer: LastUse) {
+    pub(super) fn note(&self, disk: &DiskId, mode: LayerMode, layer: LastUse) {
         let mut known = self.lock();
-        known.is_changed |=
-            mode == LayerMode::Persistent && known.file.machine.insert(machine.clone());
+        known.is_changed |= mode == LayerMode::Persistent && known.file.disk.insert(disk.clone());
         let mut last = known.file.last.iter_mut();
-        match last.find(|last| (&last.machine, last.mode) == (machine, mode)) {
+        match last.find(|last| (&last.disk, last.mode) == (disk, mode)) {
             Some(last) if last.layer == layer => return,
             Some(last) => last.layer = layer,
-            None => known.file.last.push(Last { machine: machine.clone(), mode, layer }),
+            None => known.file.last.push(Last { disk: disk.clone(), mode, layer }),
         }
         known.is_changed = true;
     }
 
     /// Its disk is to be thrown away.
-    pub(super) fn forget(&self, machine: &MachineName) -> Result<(), ExportError> {
+    pub(super) fn forget(&self, disk: &DiskId) -> Result<(), ExportError> {
         let mut known = self.lock();
-        let is_other = |one: &MachineName| one != machine;
-        let machines = &known.file.machine;
+        let is_other = |one: &DiskId| one != disk;
+        let machines = &known.file.disk;
         let left = File {
-            machine: machines.iter().filter(|one| is_other(one)).cloned().collect(),
-            last: known.file.last.iter().filter(|last| is_other(&last.machine)).cloned().collect(),
+            disk: machines.iter().filter(|one| is_other(one)).cloned().collect(),
+            last: known.file.last.iter().filter(|last| is_other(&last.disk)).cloned().collect(),
         };
-        let n_known = known.file.machine.len() + known.file.last.len();
-        if left.machine.len() + left.last.len() < n_known {
+        let n_known = known.file.disk.len() + known.file.last.len();
+        if left.disk.len() + left.last.len() < n_known {
             self.write(&left)?;
             *known = Known { file: left, is_changed: false };
         }
@@ -138,11 +138,11 @@ pub struct KeptDisks {
     /// How many are there.
     pub n_there: usize,
     /// Machines of which one was there, and is not.
-    pub missing: BTreeSet<MachineName>,
+    pub missing: BTreeSet<DiskId>,
     /// Machines of which an older copy is there, or another one, and not the one that they had last.
-    pub older: BTreeSet<MachineName>,
+    pub older: BTreeSet<DiskId>,
     /// The image versions on which those that are there stand, as far as that can be read.
-    pub stands_on: BTreeMap<MachineName, (ImageName, u32)>,
+    pub stands_on: BTreeMap<DiskId, (ImageName, u32)>,
 }
 
 /// Which disks are in the folder `layers`, and which are missing of those that are noted beside `table` or are `known`
@@ -150,28 +150,22 @@ pub struct KeptDisks {
 ///
 /// # Errors
 /// The folder is not the one that it was, or can't be looked at.
-pub fn kept_disks(
-    table: &Path,
-    layers: &Path,
-    known: &[MachineName],
-) -> Result<KeptDisks, ExportError> {
-    let File { machine: mut missing, last } = read(&file_of(table))?;
+pub fn kept_disks(table: &Path, layers: &Path, known: &[DiskId]) -> Result<KeptDisks, ExportError> {
+    let File { disk: mut missing, last } = read(&file_of(table))?;
     missing.extend(known.iter().cloned());
     Place::new(table, layers).look()?;
     let there = Layers::look(layers)?;
-    missing.retain(|machine| !there.contains(machine));
-    let is_older = |machine: &MachineName| {
+    missing.retain(|disk| !there.contains(disk));
+    let is_older = |disk: &DiskId| {
         let mut last = last.iter();
-        let noted =
-            last.find(|last| (&last.machine, last.mode) == (machine, LayerMode::Persistent));
-        let found = Layers::look_at_use(layers, machine);
+        let noted = last.find(|last| (&last.disk, last.mode) == (disk, LayerMode::Persistent));
+        let found = Layers::look_at_use(layers, disk);
         noted
             .zip(found)
             .is_some_and(|(noted, (found, is_put_back))| !is_put_back && found.is_not(&noted.layer))
     };
-    let older: BTreeSet<_> = there.iter().filter(|machine| is_older(machine)).cloned().collect();
-    let parent =
-        |machine: &MachineName| Some((machine.clone(), Layers::look_at_parent(layers, machine)?));
+    let older: BTreeSet<_> = there.iter().filter(|disk| is_older(disk)).cloned().collect();
+    let parent = |disk: &DiskId| Some((disk.clone(), Layers::look_at_parent(layers, disk)?));
     let stands_on = there.iter().filter_map(parent).collect();
     Ok(KeptDisks { n_there: there.len() - older.len(), missing, older, stands_on })
 }
@@ -196,8 +190,8 @@ mod tests {
     fn a_look_tells_what_is_not_there_and_makes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (table, layers) = (folder.path().join("exports.toml"), folder.path().join("layers"));
-        let name = |text: &str| text.parse::<MachineName>().unwrap();
-        let look = |known: &[MachineName]| kept_disks(&table, &layers, known);
+        let name = |text: &str| text.parse::<DiskId>().unwrap();
+        let look = |known: &[DiskId]| kept_disks(&table, &layers, known);
         let of = |n_there, missing: &[&str]| KeptDisks {
             n_there,
             missing: missing.iter().map(|text| name(text)).collect(),
@@ -223,18 +217,18 @@ mod tests {
     fn disks_are_remembered_until_they_are_thrown_away() {
         let folder = tempfile::tempdir().unwrap();
         let table = folder.path().join("exports.toml");
-        let name = |text: &str| text.parse::<MachineName>().unwrap();
+        let name = |text: &str| text.parse::<DiskId>().unwrap();
         let kept = Kept::open(&table, [name("lab-01")]).unwrap();
         let last = |count| LastUse { id: "9215".into(), count, boot: 4 };
-        for (machine, count) in [("lab-02", 0), ("lab-02", 1), ("lab-03", 0)] {
-            kept.note(&name(machine), LayerMode::Persistent, last(count));
+        for (disk, count) in [("lab-02", 0), ("lab-02", 1), ("lab-03", 0)] {
+            kept.note(&name(disk), LayerMode::Persistent, last(count));
         }
         kept.note(&name("lab-04"), LayerMode::Discard, last(7));
         kept.keep();
         kept.forget(&name("lab-03")).unwrap();
         let again = Kept::open(&table, []).unwrap();
         assert_eq!(again.all(), [name("lab-01"), name("lab-02")].into());
-        let noted = |machine: &str, mode| again.last(&name(machine), mode);
+        let noted = |disk: &str, mode| again.last(&name(disk), mode);
         assert_eq!(noted("lab-02", LayerMode::Persistent), Some(last(1)));
         assert_eq!(noted("lab-03", LayerMode::Persistent), None);
         assert_eq!(noted("lab-04", LayerMode::Discard), Some(last(7)), "it keeps no disk");

@@ -4,8 +4,8 @@
 use super::ExportError;
 use super::file::{read_text, write_durably};
 use model::{
-    BootId, BootIdentity, DiskKey, DiskMeant, DiskOwner, Exchange, ExportOrder, ExportSpec,
-    MachineName, StoragePath,
+    BootId, BootIdentity, DiskId, DiskKey, DiskMeant, DiskOwner, Exchange, ExportOrder, ExportSpec,
+    StoragePath,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ struct File {
 /// The key of an export of the table. If that is for another boot by now, the key is of no use any more.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Key {
-    pub(super) machine: MachineName,
+    #[serde(rename = "machine")]
+    pub(super) disk: DiskId,
     pub(super) boot: BootId,
     pub(super) key: DiskKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,8 @@ pub(super) struct Key {
 /// Tells the boot of an export of the table from others with its number.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Identity {
-    pub(super) machine: MachineName,
+    #[serde(rename = "machine")]
+    pub(super) disk: DiskId,
     pub(super) boot: BootId,
     pub(super) identity: BootIdentity,
 }
@@ -53,7 +55,8 @@ pub(super) struct Identity {
 /// How the machine of an export of the table is seen in the storage network.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct InStorageNetwork {
-    pub(super) machine: MachineName,
+    #[serde(rename = "machine")]
+    pub(super) disk: DiskId,
     pub(super) boot: BootId,
     #[serde(flatten)]
     pub(super) path: StoragePath,
@@ -120,31 +123,31 @@ impl Keys {
 
     /// What tells this boot of the machine from others with its number.
     pub(super) fn identity_of(&self, spec: &ExportSpec) -> Option<BootIdentity> {
-        let is_meant = |machine: &MachineName, boot| (machine, boot) == (&spec.machine, spec.boot);
-        let kept = self.identity.iter().find(|one| is_meant(&one.machine, one.boot));
+        let is_meant = |disk: &DiskId, boot| (disk, boot) == (&spec.disk, spec.boot);
+        let kept = self.identity.iter().find(|one| is_meant(&one.disk, one.boot));
         let mut waiting = self.candidate.iter();
         kept.map(|one| one.identity)
-            .or_else(|| waiting.find(|one| is_meant(&one.spec.machine, one.spec.boot))?.identity)
+            .or_else(|| waiting.find(|one| is_meant(&one.spec.disk, one.spec.boot))?.identity)
     }
 
     /// How this boot of the machine is seen in the storage network.
     pub(super) fn path_of(&self, spec: &ExportSpec) -> Option<StoragePath> {
-        let is_meant = |machine: &MachineName, boot| (machine, boot) == (&spec.machine, spec.boot);
-        let kept = self.path.iter().find(|one| is_meant(&one.machine, one.boot));
+        let is_meant = |disk: &DiskId, boot| (disk, boot) == (&spec.disk, spec.boot);
+        let kept = self.path.iter().find(|one| is_meant(&one.disk, one.boot));
         let mut waiting = self.candidate.iter();
         kept.map(|one| one.path.clone()).or_else(|| {
-            waiting.find(|one| is_meant(&one.spec.machine, one.spec.boot))?.storage_path.clone()
+            waiting.find(|one| is_meant(&one.spec.disk, one.spec.boot))?.storage_path.clone()
         })
     }
 
     /// The key for this boot of the machine, and what replaces it.
     pub(super) fn of(&self, spec: &ExportSpec) -> Option<(DiskKey, Option<Exchange>)> {
         let mut kept = self.key.iter();
-        let kept = kept.find(|one| one.machine == spec.machine && one.boot == spec.boot);
+        let kept = kept.find(|one| one.disk == spec.disk && one.boot == spec.boot);
         let mut waiting = self.candidate.iter();
         // The table is written first when a candidate is admitted: this server may have died before the rest.
         let is_admitted =
-            |one: &&Waiting| (&one.spec.machine, one.spec.boot) == (&spec.machine, spec.boot);
+            |one: &&Waiting| (&one.spec.disk, one.spec.boot) == (&spec.disk, spec.boot);
         let kept = kept.map(|one| (one.key, one.exchange.clone()));
         kept.or_else(|| {
             let waiting = waiting.find(is_admitted)?;
@@ -166,7 +169,7 @@ pub(super) mod tests {
 
     pub(in crate::table) fn spec(boot: BootId) -> ExportSpec {
         ExportSpec {
-            machine: "lab-07".parse().unwrap(),
+            disk: "lab-07".parse().unwrap(),
             image: "debian".parse().unwrap(),
             version: 1,
             write_mode: WriteMode::Discard,
@@ -199,8 +202,8 @@ pub(super) mod tests {
     /// What is kept for boot 4, while boot 5 waits.
     fn keys() -> Keys {
         let exchange = Some(Exchange { key: key(6), text: "a file\nof the machine\n".to_owned() });
-        let (machine, waiting): (MachineName, _) = ("lab-07".parse().unwrap(), exchange.clone());
-        let kept = Key { machine: machine.clone(), boot: 4, key: key(4), exchange };
+        let (disk, waiting): (DiskId, _) = ("lab-07".parse().unwrap(), exchange.clone());
+        let kept = Key { disk: disk.clone(), boot: 4, key: key(4), exchange };
         let waiting = Waiting {
             key: Some(key(5)),
             reset: true,
@@ -213,8 +216,8 @@ pub(super) mod tests {
             spec: spec(5),
         };
         let path = storage_path();
-        let path = InStorageNetwork { machine: machine.clone(), boot: 4, path };
-        let identity = Identity { machine, boot: 4, identity: BootIdentity::new([4; 16]) };
+        let path = InStorageNetwork { disk: disk.clone(), boot: 4, path };
+        let identity = Identity { disk, boot: 4, identity: BootIdentity::new([4; 16]) };
         let path = vec![path];
         Keys { key: vec![kept], candidate: vec![waiting], identity: vec![identity], path }
     }

@@ -3,7 +3,7 @@
 
 use super::{ExportError, Exports, When};
 use images::{Base, Expected, ForBoot, LastUse, LayerError, LayerMode, WriteLayer};
-use model::{BootIdentity, DiskFound, DiskMeant, DiskOwner, ExportSpec, MachineName};
+use model::{BootIdentity, DiskFound, DiskId, DiskMeant, DiskOwner, ExportSpec};
 use std::sync::Arc;
 
 /// The layer that is there, and what was noted of it.
@@ -34,9 +34,9 @@ impl Exports {
         expected: Expected,
         when: When<'_>,
     ) -> Result<Arc<WriteLayer>, LayerError> {
-        let machine = &spec.machine;
+        let disk = &spec.disk;
         let boot = ForBoot { number: spec.boot, identity };
-        let copy = self.copy(machine, mode, boot)?;
+        let copy = self.copy(disk, mode, boot)?;
         let other = copy.as_ref().and_then(Copy::other);
         let is_put_back = other.is_some();
         let owner = match when {
@@ -45,63 +45,63 @@ impl Exports {
         };
         self.check_owner(spec, mode, owner)?;
         if let Some((found, noted)) = other
-            && !(matches!(when, When::Boots(_)) && self.layers.take_put_back(machine, mode)?)
+            && !(matches!(when, When::Boots(_)) && self.layers.take_put_back(disk, mode)?)
         {
-            return Err(self.layers.other(machine, mode, found, noted));
+            return Err(self.layers.other(disk, mode, found, noted));
         }
         if mode == LayerMode::Persistent && matches!(when, When::Boots(_)) {
-            self.roll_back_for(machine, boot.number)?;
+            self.roll_back_for(disk, boot.number)?;
         }
-        let layer = self.layers.open_or_create(machine, base, mode, boot, expected)?;
+        let layer = self.layers.open_or_create(disk, base, mode, boot, expected)?;
         let now = match copy {
             Some(Copy { found, noted }) => {
                 let beyond = noted.filter(|_| is_put_back).map_or(0, |noted| noted.count);
-                let begun = self.layers.begin_use(machine, mode, boot.number, beyond);
+                let begun = self.layers.begin_use(disk, mode, boot.number, beyond);
                 // Such as on a full disk.
                 Some(begun.unwrap_or_else(|error| {
                     let error = wire::error_chain(&error);
-                    tracing::warn!(%machine, error, "that its layer is in use is not noted");
+                    tracing::warn!(%disk, error, "that its layer is in use is not noted");
                     found
                 }))
             }
             // It is new. One that is forgotten is known by its boot.
             None if mode == LayerMode::Discard => None,
-            None => self.layers.last_use(machine, mode)?,
+            None => self.layers.last_use(disk, mode)?,
         };
         if let Some(now) = now {
-            self.kept.note(machine, mode, now);
+            self.kept.note(disk, mode, now);
         }
         if is_put_back {
-            tracing::warn!(%machine, "an older copy of its layer was put back, and is taken");
+            tracing::warn!(%disk, "an older copy of its layer was put back, and is taken");
             self.kept.keep();
-            self.layers.settle_put_back(machine, mode)?;
+            self.layers.settle_put_back(disk, mode)?;
         }
         if let Some(owner) = owner.filter(|_| mode == LayerMode::Persistent) {
-            self.note_owner(machine, owner)?;
+            self.note_owner(disk, owner)?;
         }
         Ok(layer)
     }
 
     /// Notes whose the machine's persistent layer is. What a person has said of that has been done then.
-    fn note_owner(&self, machine: &MachineName, owner: &DiskOwner) -> Result<(), LayerError> {
-        let noted = match self.layers.owner(machine) {
+    fn note_owner(&self, disk: &DiskId, owner: &DiskOwner) -> Result<(), LayerError> {
+        let noted = match self.layers.owner(disk) {
             Ok(noted) => noted,
             // A person has said that it is to be had all the same.
             Err(LayerError::OwnerUnknown(_)) => None,
             Err(error) => return Err(error),
         };
         if noted.as_ref() != Some(owner)
-            && let Err(error) = self.layers.note_owner(machine, owner)
+            && let Err(error) = self.layers.note_owner(disk, owner)
         {
             // Such as on a full disk.
             let error = wire::error_chain(&error);
-            tracing::warn!(%machine, error, "whose its layer is, is not noted");
+            tracing::warn!(%disk, error, "whose its layer is, is not noted");
             return Ok(());
         }
-        if self.layers.is_taken_over(machine)? {
+        if self.layers.is_taken_over(disk)? {
             let former = noted.map_or_else(String::new, |noted| noted.to_string());
-            tracing::warn!(%machine, former, "it has taken over the disk of another machine of its name");
-            self.layers.settle_take_over(machine)?;
+            tracing::warn!(%disk, former, "it has taken over the disk of another machine of its name");
+            self.layers.settle_take_over(disk)?;
         }
         Ok(())
     }
@@ -115,14 +115,14 @@ impl Exports {
         owner: Option<&DiskOwner>,
     ) -> Result<(), LayerError> {
         let (LayerMode::Persistent, Some(asked)) = (mode, owner) else { return Ok(()) };
-        let error = match self.layers.owner(&spec.machine) {
+        let error = match self.layers.owner(&spec.disk) {
             Ok(Some(noted)) if !noted.is(asked, spec.mac) => {
-                self.layers.other_owner(&spec.machine, noted, asked.clone())
+                self.layers.other_owner(&spec.disk, noted, asked.clone())
             }
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        if self.layers.is_taken_over(&spec.machine)? { Ok(()) } else { Err(error) }
+        if self.layers.is_taken_over(&spec.disk)? { Ok(()) } else { Err(error) }
     }
 
     /// Whether what is to be thrown away is the disk that the machine has here, if it has any. Returns whether something proves that,
@@ -132,20 +132,20 @@ impl Exports {
     /// It is not, or that can't be told.
     pub(super) fn check_meant(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         meant: &DiskMeant,
     ) -> Result<bool, ExportError> {
-        let about = match self.layers.about(machine, LayerMode::Persistent) {
+        let about = match self.layers.about(disk, LayerMode::Persistent) {
             Ok(about) => about.map(|about| about.id),
             // By whose it is, it may still be told.
             Err(LayerError::Damaged { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let is_there = self.layers.has_folder(machine)?;
-        let noted = || self.kept.last(machine, LayerMode::Persistent).map(|last| last.id);
+        let is_there = self.layers.has_folder(disk)?;
+        let noted = || self.kept.last(disk, LayerMode::Persistent).map(|last| last.id);
         let id = if is_there { about } else { noted() };
         let is_same = meant.id.is_some() && meant.id == id;
-        let owner = match self.layers.owner(machine) {
+        let owner = match self.layers.owner(disk) {
             Ok(owner) => owner,
             // Of what says nothing at all, nothing is to be kept.
             Err(_) if is_same || is_there && id.is_none() && !meant.must_be_known => None,
@@ -153,10 +153,10 @@ impl Exports {
         };
         let found = DiskFound { id: id.as_deref(), owner: owner.as_ref() };
         if (is_there || id.is_some()) && !meant.is(found) {
-            return Err(ExportError::OtherDisk(machine.clone()));
+            return Err(ExportError::OtherDisk(disk.clone()));
         }
         if meant.must_be_known && !is_there && !is_same {
-            return Err(ExportError::NoDisk(machine.clone()));
+            return Err(ExportError::NoDisk(disk.clone()));
         }
         Ok(is_same || owner.is_some() && meant.owner.is_some())
     }
@@ -164,13 +164,13 @@ impl Exports {
     /// Whether the machine's layer is the one that it had last, or was put back on purpose, or is to be a new one.
     pub(super) fn check_copy(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         mode: LayerMode,
         boot: ForBoot,
     ) -> Result<(), LayerError> {
-        match self.copy(machine, mode, boot)?.and_then(|copy| copy.other()) {
-            Some((found, noted)) if !self.layers.is_put_back(machine, mode)? => {
-                Err(self.layers.other(machine, mode, found, noted))
+        match self.copy(disk, mode, boot)?.and_then(|copy| copy.other()) {
+            Some((found, noted)) if !self.layers.is_put_back(disk, mode)? => {
+                Err(self.layers.other(disk, mode, found, noted))
             }
             _ => Ok(()),
         }
@@ -178,12 +178,12 @@ impl Exports {
 
     fn copy(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         mode: LayerMode,
         boot: ForBoot,
     ) -> Result<Option<Copy>, LayerError> {
-        let noted = self.kept.last(machine, mode);
-        let Some(found) = self.layers.last_use(machine, mode)? else { return Ok(None) };
+        let noted = self.kept.last(disk, mode);
+        let Some(found) = self.layers.last_use(disk, mode)? else { return Ok(None) };
         if mode == LayerMode::Persistent {
             return Ok(Some(Copy { found, noted }));
         }

@@ -28,8 +28,8 @@ use images::{Base, Block, Expected, LayerError, LayerMode, Layers, Store};
 use kept::Kept;
 use keys::Keys;
 use model::{
-    BootId, BootIdentity, DiskKey, DiskOwner, DiskReport, Exchange, ExportOrder, ExportSpec,
-    ExportStatus, HostCount, KeptDisk, MachineName, RootKind, Space, StallVerb, StoragePath,
+    BootId, BootIdentity, DiskId, DiskKey, DiskOwner, DiskReport, Exchange, ExportOrder,
+    ExportSpec, ExportStatus, HostCount, KeptDisk, RootKind, Space, StallVerb, StoragePath,
 };
 use place::Place;
 use std::collections::BTreeMap;
@@ -98,10 +98,10 @@ impl Assigned {
 /// What machines have, and what they will have.
 #[derive(Default)]
 struct Held {
-    exports: BTreeMap<MachineName, Assigned>,
+    exports: BTreeMap<DiskId, Assigned>,
     candidates: Candidates,
     /// Exports of the table that could not be made again yet.
-    absent: BTreeMap<MachineName, Absent>,
+    absent: BTreeMap<DiskId, Absent>,
 }
 
 /// When a machine gets its export.
@@ -124,7 +124,7 @@ struct Absent {
 
 impl Held {
     fn status(&self, one: &Assigned, is_silent: Option<bool>) -> ExportStatus {
-        let status = one.status(self.candidates.last(&one.spec.machine));
+        let status = one.status(self.candidates.last(&one.spec.disk));
         ExportStatus { is_silent, ..status }
     }
 }
@@ -192,9 +192,9 @@ impl Exports {
         exports.kept.keep();
         let mut held = exports.write();
         for order in keys.candidate.into_iter().map(ExportOrder::from) {
-            let machine = &order.spec.machine;
-            let assigned = held.exports.get(machine).map(|one| (one.spec.boot, one.identity));
-            let absent = held.absent.get(machine).map(|one| (one.spec.boot, one.identity));
+            let disk = &order.spec.disk;
+            let assigned = held.exports.get(disk).map(|one| (one.spec.boot, one.identity));
+            let absent = held.absent.get(disk).map(|one| (one.spec.boot, one.identity));
             let boot = (order.spec.boot, order.identity);
             if assigned.or(absent).is_none_or(|former| !is_same_boot(former, boot)) {
                 held.candidates.put(order);
@@ -208,12 +208,8 @@ impl Exports {
     ///
     /// # Errors
     /// The machine has no export.
-    pub(crate) fn decide_stall(
-        &self,
-        machine: &MachineName,
-        verb: StallVerb,
-    ) -> Result<u32, ExportError> {
-        let found = self.get(machine).ok_or_else(|| ExportError::None(machine.clone()))?;
+    pub(crate) fn decide_stall(&self, disk: &DiskId, verb: StallVerb) -> Result<u32, ExportError> {
+        let found = self.get(disk).ok_or_else(|| ExportError::None(disk.clone()))?;
         Ok(found.export.stalls.decide(verb))
     }
 
@@ -221,8 +217,8 @@ impl Exports {
     ///
     /// # Errors
     /// The disk's description is damaged, or the folder of the layers is not the one that it was.
-    pub(crate) fn kept_disk(&self, machine: &MachineName) -> Result<Option<KeptDisk>, ExportError> {
-        let about = self.layers.about(machine, LayerMode::Persistent)?;
+    pub(crate) fn kept_disk(&self, disk: &DiskId) -> Result<Option<KeptDisk>, ExportError> {
+        let about = self.layers.about(disk, LayerMode::Persistent)?;
         if about.is_none() {
             self.check_place()?;
         }
@@ -238,31 +234,29 @@ impl Exports {
     /// # Errors
     /// The folder with the disks can't be listed.
     pub(crate) fn disks(&self) -> Result<Vec<DiskReport>, ExportError> {
-        let mut machines = self.kept.all();
-        machines.extend(self.layers.kept()?);
-        let report = |machine: MachineName| {
-            let (stands_on, trouble) = match self.kept_disk(&machine) {
-                Ok(Some(disk)) => {
-                    let other = self.check_copy(&machine, LayerMode::Persistent, 0.into());
+        let mut disks = self.kept.all();
+        disks.extend(self.layers.kept()?);
+        let report = |disk: DiskId| {
+            let (stands_on, trouble) = match self.kept_disk(&disk) {
+                Ok(Some(kept)) => {
+                    let other = self.check_copy(&disk, LayerMode::Persistent, 0.into());
                     let trouble = other.err().and_then(|error| error.fact());
-                    (Some(disk), trouble.or_else(|| self.damage(&machine)))
+                    (Some(kept), trouble.or_else(|| self.damage(&disk)))
                 }
-                Ok(None) => (None, self.layers.missing(&machine).fact()),
-                Err(ExportError::OtherFolder { .. }) => {
-                    (None, self.layers.missing(&machine).fact())
-                }
+                Ok(None) => (None, self.layers.missing(&disk).fact()),
+                Err(ExportError::OtherFolder { .. }) => (None, self.layers.missing(&disk).fact()),
                 Err(error) => (None, Some(error.fact())),
             };
-            let is_taken_over = self.layers.is_taken_over(&machine).unwrap_or(false);
-            let (owner, unknown) = match self.layers.owner(&machine) {
+            let is_taken_over = self.layers.is_taken_over(&disk).unwrap_or(false);
+            let (owner, unknown) = match self.layers.owner(&disk) {
                 Ok(owner) => (owner, None),
                 Err(error) => (None, error.fact().filter(|_| !is_taken_over)),
             };
             let trouble = trouble.or(unknown);
-            let (written_bytes, made_unix) = self.layers.extent(&machine).unzip();
-            let no_snapshot = self.nights.trouble_of(&machine);
+            let (written_bytes, made_unix) = self.layers.extent(&disk).unzip();
+            let no_snapshot = self.nights.trouble_of(&disk);
             DiskReport {
-                machine,
+                disk,
                 stands_on,
                 trouble,
                 owner,
@@ -272,12 +266,12 @@ impl Exports {
                 no_snapshot,
             }
         };
-        Ok(machines.into_iter().map(report).collect())
+        Ok(disks.into_iter().map(report).collect())
     }
 
     /// What is damaged of the machine's persistent disk, as a sentence.
-    fn damage(&self, machine: &MachineName) -> Option<String> {
-        match self.layers.check_files(machine).map_err(ExportError::from) {
+    fn damage(&self, disk: &DiskId) -> Option<String> {
+        match self.layers.check_files(disk).map_err(ExportError::from) {
             Err(error @ ExportError::Layer(LayerError::Damaged { .. })) => Some(error.fact()),
             // What keeps files from being opened may pass, and is told when the machine asks for its disk.
             _ => None,
@@ -331,8 +325,8 @@ impl Exports {
         self.is_closing.load(Ordering::Acquire)
     }
 
-    fn get(&self, machine: &MachineName) -> Option<Assigned> {
-        self.read().exports.get(machine).cloned()
+    fn get(&self, disk: &DiskId) -> Option<Assigned> {
+        self.read().exports.get(disk).cloned()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Held> {
@@ -382,7 +376,7 @@ impl Exports {
         self.place.check(|| {
             let kept = self.kept.all();
             let found = self.layers.kept().unwrap_or_default();
-            kept.is_empty() || found.iter().any(|machine| kept.contains(machine))
+            kept.is_empty() || found.iter().any(|disk| kept.contains(disk))
         })
     }
 
@@ -395,7 +389,7 @@ impl Exports {
     fn expected(&self, order: &ExportOrder) -> Expected {
         let ExportOrder { spec, reset, has_disk, .. } = order;
         let is_kept = LayerMode::of(spec.write_mode) == Some(LayerMode::Persistent);
-        match is_kept && !reset && (*has_disk || self.kept.has(&spec.machine)) {
+        match is_kept && !reset && (*has_disk || self.kept.has(&spec.disk)) {
             true => Expected::There,
             false => Expected::Perhaps,
         }
@@ -417,7 +411,7 @@ impl Exports {
         base.block = Arc::new(Traced::new(base.block, trace));
         let Some(mode) = LayerMode::of(spec.write_mode) else {
             // What the machine wrote in an earlier boot is of no use to it any more.
-            self.layers.discard(&spec.machine)?;
+            self.layers.discard(&spec.disk)?;
             return Ok(Arc::new(Export::new(label(spec), base.block)));
         };
         let layer = self.layer(spec, identity, &base, mode, expected, when)?;
@@ -436,7 +430,7 @@ fn is_same_boot(
 
 fn label(spec: &ExportSpec) -> Label {
     Label {
-        name: spec.machine.to_string(),
+        name: spec.disk.to_string(),
         description: format!("{} version {}", spec.image, spec.version),
     }
 }

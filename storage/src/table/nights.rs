@@ -6,7 +6,7 @@ use super::snapshots::Round;
 use super::{ExportError, Exports};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Zoned};
-use model::MachineName;
+use model::DiskId;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,16 +37,16 @@ impl Nights {
     }
 
     /// Why the machine's disk has no snapshot of the last round of this process.
-    pub(super) fn trouble_of(&self, machine: &MachineName) -> Option<String> {
+    pub(super) fn trouble_of(&self, disk: &DiskId) -> Option<String> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = last.troubles.iter().find(|(other, _)| other == machine);
+        let trouble = last.troubles.iter().find(|(other, _)| other == disk);
         trouble.map(|(_, why)| why.clone())
     }
 
     /// It has one by now.
-    pub(super) fn forget_trouble_of(&self, machine: &MachineName) {
+    pub(super) fn forget_trouble_of(&self, disk: &DiskId) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.troubles.retain(|(other, _)| other != machine);
+        last.troubles.retain(|(other, _)| other != disk);
     }
 
     /// The night for which the last round was done; `None`: there was none yet.

@@ -12,7 +12,7 @@ impl Exports {
     /// Makes the export of a machine that runs again. What is missing is made for no boot: the machine would find
     /// another disk under its file system. It stays in the table until it is there, or the machine boots.
     pub(super) fn restore(&self, absent: Absent, is_first: bool) {
-        let machine = absent.spec.machine.clone();
+        let disk = absent.spec.disk.clone();
         let taken = match self.other_at_address(&absent.spec) {
             Some(other) => Err(ExportError::address_taken(&other.spec)),
             None => Ok(()),
@@ -24,22 +24,22 @@ impl Exports {
             .and_then(|()| self.make(&absent.spec, absent.identity, When::Runs, Expected::There));
         match made {
             Ok(export) => {
-                tracing::info!(%machine, "export restored");
+                tracing::info!(%disk, "export restored");
                 let Absent { spec, key, exchange, identity, path } = absent;
                 let restored = Assigned::new((spec, path), key, export, self.aoe_mac);
                 let restored = Assigned { exchange, identity, is_restored: true, ..restored };
                 let mut held = self.write();
-                held.absent.remove(&machine);
-                held.exports.insert(machine.clone(), restored);
+                held.absent.remove(&disk);
+                held.exports.insert(disk.clone(), restored);
                 drop(held);
-                self.announce(&machine);
+                self.announce(&disk);
             }
             Err(error) => {
                 if is_first {
                     let error = wire::error_chain(&error);
-                    tracing::error!(%machine, error, "the export could not be restored");
+                    tracing::error!(%disk, error, "the export could not be restored");
                 }
-                self.write().absent.insert(machine, absent);
+                self.write().absent.insert(disk, absent);
             }
         }
     }

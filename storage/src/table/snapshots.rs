@@ -2,7 +2,7 @@
 
 use super::{ExportError, Exports};
 use images::{LayerMode, Layers, Merged, SnapshotDisk};
-use model::{BootId, MachineName, Snapshot, SnapshotInfo, SnapshotKind, SnapshotList};
+use model::{BootId, DiskId, Snapshot, SnapshotInfo, SnapshotKind, SnapshotList};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,83 +25,71 @@ pub(crate) struct Round {
     pub(crate) n_made: usize,
     pub(crate) n_removed: usize,
     /// Machines that have no new snapshot, and why.
-    pub(crate) troubles: Vec<(MachineName, String)>,
+    pub(crate) troubles: Vec<(DiskId, String)>,
 }
 
 impl Exports {
-    pub(crate) fn snapshots(&self, machine: &MachineName) -> Result<SnapshotList, ExportError> {
+    pub(crate) fn snapshots(&self, disk: &DiskId) -> Result<SnapshotList, ExportError> {
         self.check_place()?;
-        let trouble = self.nights.trouble_of(machine);
-        Ok(SnapshotList { snapshots: self.layers.snapshots(machine)?, trouble })
+        let trouble = self.nights.trouble_of(disk);
+        Ok(SnapshotList { snapshots: self.layers.snapshots(disk)?, trouble })
     }
 
     /// Makes a snapshot, of which a person says something; `None`: nothing was written since the last one.
     pub(crate) fn snapshot(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         note: Option<String>,
     ) -> Result<Option<Snapshot>, ExportError> {
         self.check_place()?;
-        let made = self.layers.snapshot(machine, now(), SnapshotKind::Asked, note)?;
+        let made = self.layers.snapshot(disk, now(), SnapshotKind::Asked, note)?;
         if let Some(Snapshot { number, .. }) = &made {
-            tracing::info!(%machine, number, "snapshot made");
-            self.nights.forget_trouble_of(machine);
+            tracing::info!(%disk, number, "snapshot made");
+            self.nights.forget_trouble_of(disk);
         }
         Ok(made)
     }
 
-    pub(crate) fn remove_snapshot(
-        &self,
-        machine: &MachineName,
-        number: u32,
-    ) -> Result<(), ExportError> {
+    pub(crate) fn remove_snapshot(&self, disk: &DiskId, number: u32) -> Result<(), ExportError> {
         self.check_place()?;
-        self.layers.remove_snapshot(machine, number)?;
+        self.layers.remove_snapshot(disk, number)?;
         self.nights.has_work.store(true, Ordering::Release);
-        tracing::info!(%machine, number, "snapshot deleted");
+        tracing::info!(%disk, number, "snapshot deleted");
         Ok(())
     }
 
     /// Has the machine's disk go back when it boots next.
-    pub(crate) fn ask_roll_back(
-        &self,
-        machine: &MachineName,
-        number: u32,
-    ) -> Result<(), ExportError> {
+    pub(crate) fn ask_roll_back(&self, disk: &DiskId, number: u32) -> Result<(), ExportError> {
         self.check_place()?;
-        let running = self.get(machine).map(|one| one.spec.boot);
-        let last = self.layers.last_use(machine, LayerMode::Persistent)?.map(|last| last.boot);
-        self.layers.ask_roll_back(machine, number, running.or(last).unwrap_or_default())?;
-        tracing::info!(%machine, number, "the disk goes back to this snapshot at the next boot");
+        let running = self.get(disk).map(|one| one.spec.boot);
+        let last = self.layers.last_use(disk, LayerMode::Persistent)?.map(|last| last.boot);
+        self.layers.ask_roll_back(disk, number, running.or(last).unwrap_or_default())?;
+        tracing::info!(%disk, number, "the disk goes back to this snapshot at the next boot");
         Ok(())
     }
 
-    pub(crate) fn withdraw_roll_back(&self, machine: &MachineName) -> Result<bool, ExportError> {
+    pub(crate) fn withdraw_roll_back(&self, disk: &DiskId) -> Result<bool, ExportError> {
         self.check_place()?;
-        Ok(self.layers.withdraw_roll_back(machine)?)
+        Ok(self.layers.withdraw_roll_back(disk)?)
     }
 
     /// A look at a snapshot.
-    pub(crate) fn view(
-        &self,
-        machine: &MachineName,
-        number: u32,
-    ) -> Result<SnapshotDisk, ExportError> {
+    pub(crate) fn view(&self, disk: &DiskId, number: u32) -> Result<SnapshotDisk, ExportError> {
         self.check_place()?;
-        let about = self.layers.about(machine, LayerMode::Persistent)?;
-        let about = about.ok_or_else(|| images::LayerError::NoDisk(machine.clone()))?;
+        let about = self.layers.about(disk, LayerMode::Persistent)?;
+        let about = about.ok_or_else(|| images::LayerError::NoDisk(disk.clone()))?;
         let base = self.store.open_base(&about.image, about.version)?;
-        Ok(self.layers.view(machine, number, &base)?)
+        Ok(self.layers.view(disk, number, &base)?)
     }
 
     /// Goes back to a snapshot if a person wanted that, and this is another boot than that of then.
     pub(super) fn roll_back_for(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         boot: BootId,
     ) -> Result<(), images::LayerError> {
-        if let Some(number) = self.layers.roll_back_for(machine, boot, now())? {
-            tracing::warn!(%machine, number, "its disk has gone back to this snapshot; what it held is a snapshot, too");
+        if let Some(number) = self.layers.roll_back_for(disk, boot, now())? {
+            tracing::warn!(%disk, number, "its disk has gone back to this snapshot; what it held is a snapshot, too");
         }
         Ok(())
     }
@@ -112,30 +100,30 @@ impl Exports {
         let mut round = Round::default();
         let machines = self.layers.kept()?;
         let space = self.layers.space()?;
-        for machine in machines {
+        for disk in machines {
             if self.is_closing() {
                 break;
             }
-            let made = match self.lack_of_room(&machine, space.layer_max_bytes) {
+            let made = match self.lack_of_room(&disk, space.layer_max_bytes) {
                 Some(why) => Err(why),
                 None => self
                     .layers
-                    .snapshot(&machine, now(), SnapshotKind::Daily, None)
+                    .snapshot(&disk, now(), SnapshotKind::Daily, None)
                     .map_err(|error| wire::error_chain(&error)),
             };
             match made {
                 Ok(made) => round.n_made += usize::from(made.is_some()),
                 Err(why) => {
-                    tracing::warn!(%machine, why, "no nightly snapshot of its disk");
-                    round.troubles.push((machine.clone(), why));
+                    tracing::warn!(%disk, why, "no nightly snapshot of its disk");
+                    round.troubles.push((disk.clone(), why));
                 }
             }
-            for number in expired(&self.layers, &machine, keep, now()) {
-                match self.layers.remove_snapshot(&machine, number) {
+            for number in expired(&self.layers, &disk, keep, now()) {
+                match self.layers.remove_snapshot(&disk, number) {
                     Ok(()) => round.n_removed += 1,
                     Err(error) => {
                         let error = wire::error_chain(&error);
-                        tracing::warn!(%machine, number, error, "an old snapshot is not deleted");
+                        tracing::warn!(%disk, number, error, "an old snapshot is not deleted");
                     }
                 }
             }
@@ -144,12 +132,12 @@ impl Exports {
     }
 
     /// Why there is no room for another snapshot of the machine's disk.
-    fn lack_of_room(&self, machine: &MachineName, layer_max_bytes: Option<u64>) -> Option<String> {
+    fn lack_of_room(&self, disk: &DiskId, layer_max_bytes: Option<u64>) -> Option<String> {
         let space = self.layers.space().ok()?;
         if space.free_bytes < space.reserve_bytes {
             return Some("the storage server's disk is nearly full".to_owned());
         }
-        let (held, _) = self.layers.extent(machine)?;
+        let (held, _) = self.layers.extent(disk)?;
         let max = layer_max_bytes?;
         (held > max / 100 * FULL_PERCENT).then(|| {
             format!(
@@ -160,25 +148,25 @@ impl Exports {
 
     /// Merges what snapshots that are gone have left, until the server ends.
     pub(crate) fn merge_all(&self) {
-        let mut failed: Vec<MachineName> = Vec::new();
+        let mut failed: Vec<DiskId> = Vec::new();
         while !self.is_closing() {
             let machines = match self.check_place() {
                 Ok(()) => self.layers.kept().unwrap_or_default(),
                 Err(_) => Vec::new(),
             };
             let mut n_done = 0;
-            for machine in machines {
+            for disk in machines {
                 let pace = |copied: u64| {
                     self.passes(Duration::from_micros(copied * 1_000_000 / MERGE_BYTES_PER_SECOND))
                 };
-                match self.layers.tidy(&machine, &pace) {
+                match self.layers.tidy(&disk, &pace) {
                     Ok(Merged::Done) => n_done += 1,
                     Ok(_) => {}
                     // Said once, and tried again.
-                    Err(error) if !failed.contains(&machine) => {
+                    Err(error) if !failed.contains(&disk) => {
                         let error = wire::error_chain(&error);
-                        tracing::warn!(%machine, error, "what a deleted snapshot held is not given back yet");
-                        failed.push(machine);
+                        tracing::warn!(%disk, error, "what a deleted snapshot held is not given back yet");
+                        failed.push(disk);
                     }
                     Err(_) => {}
                 }
@@ -220,8 +208,8 @@ impl Exports {
 }
 
 /// Snapshots of nights, and of before rollbacks, that are to go.
-fn expired(layers: &Layers, machine: &MachineName, keep: u32, now: u64) -> Vec<u32> {
-    let all = layers.snapshots(machine).unwrap_or_default();
+fn expired(layers: &Layers, disk: &DiskId, keep: u32, now: u64) -> Vec<u32> {
+    let all = layers.snapshots(disk).unwrap_or_default();
     let daily =
         all.iter().filter(|info| info.snapshot.kind == SnapshotKind::Daily && !info.is_next);
     let n_over = daily.clone().count().saturating_sub(keep as usize);

@@ -136,7 +136,7 @@ impl Service {
     /// Whether the storage server says that this boot has its machine's disk.
     async fn has_export(&self, last: &LastBoot) -> bool {
         let is_his = |export: &ExportStatus| {
-            Some(&export.spec.machine) == last.boot.machine.as_ref() && is_of(export, last)
+            Some(&export.spec.disk.machine) == last.boot.machine.as_ref() && is_of(export, last)
         };
         let answer = self.exports().last();
         if answer.list.iter().any(is_his) {
@@ -165,7 +165,7 @@ impl Service {
             if is_new && export.spec.root == RootKind::Nbd {
                 self.is_admitted(mac, boot).await;
             } else if known.is_some() && view.disk_resets.contains(&boot) {
-                let machine = export.spec.machine.clone();
+                let machine = export.spec.disk.machine.clone();
                 let noted = self
                     .database()
                     .write(move |tables| Ok(tables.note_disk_reset(&machine, boot)?));
@@ -206,17 +206,17 @@ impl Service {
     async fn note_kept_disk(&self, view: &View, spec: &ExportSpec) {
         let is_kept = spec.write_mode == WriteMode::Persistent;
         if !is_kept
-            || view.kept_disks.contains(&spec.machine)
+            || view.kept_disks.contains(&spec.disk.machine)
             // That is the former machine's of that name.
-            || view.disk_deletions.contains_key(&spec.machine)
-            || view.site.machine(&spec.machine).is_none()
+            || view.disk_deletions.contains_key(&spec.disk.machine)
+            || view.site.machine(&spec.disk.machine).is_none()
         {
             return;
         }
-        let machine = spec.machine.clone();
+        let machine = spec.disk.machine.clone();
         let noted = self.database().write(move |tables| Ok(tables.note_kept_disk(&machine)?));
         if let Err(error) = noted.await {
-            tracing::warn!(machine = %spec.machine, error = error.chain(), "that it keeps a disk is not noted");
+            tracing::warn!(machine = %spec.disk.machine, error = error.chain(), "that it keeps a disk is not noted");
         }
         // What the storage server has said of all disks was before this one.
         self.exports().ask_for_disks();

@@ -397,7 +397,7 @@ impl Service {
         (mac, address): (Mac, Ipv4Addr),
     ) -> ExportOrder {
         let spec = ExportSpec {
-            machine: machine.name.clone(),
+            disk: machine.name.clone().into(),
             image: image.clone(),
             version,
             write_mode: machine.write_mode,

@@ -63,7 +63,7 @@ impl Service {
             Err(error) => return Err(error),
         };
         let told = storage_client::disks(socket).await.unwrap_or_default();
-        let told = told.into_iter().find(|told| told.machine == *machine);
+        let told = told.into_iter().find(|told| told.disk == *machine);
         let id = disk.as_ref().and_then(|disk| disk.id.as_deref());
         let owner = told.as_ref().and_then(|told| told.owner.as_ref());
         match (disk.is_some() || owner.is_some(), meant.is(DiskFound { id, owner })) {

@@ -271,7 +271,7 @@ impl Service {
     fn edit_view(&self, machine: &Machine) -> Option<EditView> {
         let edit = machine.edit.clone()?;
         let answer = self.exports().last();
-        let disk = answer.disks.iter().find(|disk| disk.machine == machine.name);
+        let disk = answer.disks.iter().find(|disk| disk.disk == machine.name);
         Some(EditView {
             machine: machine.name.clone(),
             runs: self.may_run_on_disk(&machine.name),
@@ -297,7 +297,7 @@ impl Service {
     /// Whether the machine may still use the disk that the storage server has for it, as that said last.
     fn may_run_on_disk(&self, machine: &MachineName) -> bool {
         let answer = self.exports().last();
-        let export = answer.list.iter().find(|export| export.spec.machine == *machine);
+        let export = answer.list.iter().find(|export| export.spec.disk == *machine);
         export.is_some_and(|export| export.connections > 0 || export.is_silent != Some(true))
     }
 }

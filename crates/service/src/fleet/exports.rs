@@ -6,7 +6,9 @@ use crate::people::Admin;
 use crate::service::Service;
 use crate::storage_client::{self, StorageError};
 use crate::store::LastBoot;
-use model::{Descriptors, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject};
+use model::{
+    Descriptors, ExportStatus, FindingKind, HostCount, MachineName, NbdRefusals, StallVerb, Subject,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +31,12 @@ impl Service {
         let asked = Some(now);
         let before = self.exports().last();
         let (mut disks, mut disks_asked) = (Arc::clone(&before.disks), before.disks_asked);
+        let mut further_disks = Arc::clone(&before.further_disks);
         let socket = &self.options().storage_socket;
         let answer = match storage_client::exports(socket).await {
-            Ok(list) => {
+            Ok(all) => {
+                let is_root = |export: &ExportStatus| export.spec.disk.is_root();
+                let (list, further) = all.into_iter().partition(is_root);
                 let space = storage_client::space(socket).await.ok();
                 let place_trouble = storage_client::place_trouble(socket).await.ok().flatten();
                 let descriptors = storage_client::descriptors(socket).await.ok();
@@ -39,17 +44,28 @@ impl Service {
                 if disks_asked.is_none_or(|asked| now.since(asked) >= DISKS_INTERVAL)
                     && let Ok(told) = storage_client::disks(socket).await
                 {
-                    (disks, disks_asked) = (Arc::new(told), asked);
+                    let (roots, others) = told.into_iter().partition(|told| told.disk.is_root());
+                    (disks, further_disks) = (Arc::new(roots), Arc::new(others));
+                    disks_asked = asked;
                 }
                 let error = None;
-                let about = Answer { asked, list, space, place_trouble, ..Answer::default() };
-                Answer { descriptors, refusals, disks, disks_asked, error, ..about }
+                let about =
+                    Answer { asked, list, further, space, place_trouble, ..Answer::default() };
+                Answer { further_disks, descriptors, refusals, disks, disks_asked, error, ..about }
             }
             Err(error) => {
                 // What it said of its clients is compared with what it says next.
                 let Answer { descriptors, refusals, .. } = (*before).clone();
                 let error = Some(error.fact());
-                Answer { asked, descriptors, refusals, disks, error, ..Answer::default() }
+                Answer {
+                    asked,
+                    descriptors,
+                    refusals,
+                    disks,
+                    further_disks,
+                    error,
+                    ..Answer::default()
+                }
             }
         };
         let error = answer.error.clone();

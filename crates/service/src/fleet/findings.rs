@@ -110,20 +110,20 @@ impl Service {
         let layers = exports.list.iter().filter_map(|export| {
             let space = exports.space.filter(|space| space.is_layer_short(export.layer_bytes))?;
             let cause = layer_sentence(export.layer_bytes, space.layer_max_bytes?);
-            Some(held(Subject::Machine(export.spec.machine.clone()), cause))
+            Some(held(Subject::Machine(export.spec.disk.machine.clone()), cause))
         });
         holds(FindingKind::LayerNearlyFull, layers.collect());
 
         let without = exports.disks.iter().filter_map(|disk| {
             let why = disk.no_snapshot.as_ref()?;
             let cause = format!("There is no snapshot of its disk of the last night: {why}");
-            Some(held(Subject::Machine(disk.machine.clone()), cause))
+            Some(held(Subject::Machine(disk.disk.machine.clone()), cause))
         });
         holds(FindingKind::NoSnapshot, without.collect());
 
         let elsewhere = exports.list.iter().filter_map(|export| {
             let cause = other_way(self.options().network_at(export.spec.address)?, export)?;
-            Some(held(Subject::Machine(export.spec.machine.clone()), cause))
+            Some(held(Subject::Machine(export.spec.disk.machine.clone()), cause))
         });
         holds(FindingKind::DiskOverBootNetwork, elsewhere.collect());
 
@@ -157,8 +157,8 @@ impl Service {
         let missing = exports.disks.iter().filter_map(|disk| {
             let why = disk.trouble.as_ref()?;
             // Of a machine that is gone, nobody misses it: what is still to be deleted is told as such.
-            site.machine(&disk.machine)?;
-            Some(held(Subject::Machine(disk.machine.clone()), upper_first(why)))
+            site.machine(&disk.disk.machine)?;
+            Some(held(Subject::Machine(disk.disk.machine.clone()), upper_first(why)))
         });
         for (kind, found) in [
             (FindingKind::DiskMissing, missing.chain(self.unknown_disks(&site)).collect()),
@@ -171,12 +171,12 @@ impl Service {
         let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
             let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
                          is read-only until it boots again, and what it wrote last may be lost";
-            held(Subject::Machine(export.spec.machine.clone()), cause.to_owned())
+            held(Subject::Machine(export.spec.disk.machine.clone()), cause.to_owned())
         });
         holds(FindingKind::WritesLost, broken.collect());
         let kept = exports.disks.iter().filter(|disk| disk.trouble.is_none());
-        let mut left: Vec<_> = kept.map(|disk| &disk.machine).collect();
-        left.extend(exports.list.iter().map(|export| &export.spec.machine));
+        let mut left: Vec<_> = kept.map(|disk| &disk.disk.machine).collect();
+        left.extend(exports.list.iter().map(|export| &export.spec.disk.machine));
         left.sort_unstable();
         left.dedup();
         let deletions = &self.view().disk_deletions;

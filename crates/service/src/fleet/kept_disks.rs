@@ -32,7 +32,7 @@ impl Service {
         let told = storage_client::disks(&self.options().storage_socket).await;
         let is_told = told.is_ok();
         let disks = told.unwrap_or_else(|_| self.exports().last().disks.to_vec());
-        let disk = disks.iter().find(|disk| disk.machine == *name).map(|disk| WrittenDisk {
+        let disk = disks.iter().find(|disk| disk.disk == *name).map(|disk| WrittenDisk {
             written_bytes: disk.written_bytes,
             made_unix: disk.made_unix,
             of_another: self.owner_beside(machine, disk).map(ToString::to_string),
@@ -48,7 +48,7 @@ impl Service {
             Ok(disk) => disk?.id,
             Err(_) => {
                 let answer = self.exports().last();
-                answer.disks.iter().find(|disk| disk.machine == *machine)?.stands_on.clone()?.id
+                answer.disks.iter().find(|disk| disk.disk == *machine)?.stands_on.clone()?.id
             }
         }
     }
@@ -100,7 +100,7 @@ impl Service {
     /// Whose the disk of this name is, as the storage server says now.
     async fn noted_owner(&self, machine: &MachineName) -> Option<DiskOwner> {
         let told = storage_client::disks(&self.options().storage_socket).await.ok()?;
-        told.into_iter().find(|told| told.machine == *machine)?.owner
+        told.into_iter().find(|told| told.disk == *machine)?.owner
     }
 
     /// Machines that have kept a disk of which the storage server knows nothing, as after its own was exchanged.
@@ -110,8 +110,8 @@ impl Service {
             return Vec::new();
         }
         let is_there = |name: &MachineName| {
-            answer.disks.iter().any(|disk| disk.machine == *name)
-                || answer.list.iter().any(|export| export.spec.machine == *name)
+            answer.disks.iter().any(|disk| disk.disk == *name)
+                || answer.list.iter().any(|export| export.spec.disk == *name)
         };
         let gone = view.kept_disks.iter().filter(|name| {
             site.machine(name).is_some_and(keeps_disk)
@@ -140,7 +140,7 @@ impl Service {
     pub(super) fn disks_of_others(&self, site: &Site) -> Vec<Held> {
         let (view, answer) = (self.view(), self.exports().last());
         let of_another = answer.disks.iter().filter_map(|disk| {
-            let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
+            let machine = site.machine(&disk.disk.machine).filter(|machine| keeps_disk(machine))?;
             let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
             let asked = view.as_owner(machine)?;
             // It is told by the NIC that it boots from, and that may be any of them.
@@ -168,7 +168,7 @@ impl Service {
     pub(super) fn disks_taken_over(&self, site: &Site) -> Vec<Held> {
         let (view, answer) = (self.view(), self.exports().last());
         let taken = answer.disks.iter().filter_map(|disk| {
-            let machine = site.machine(&disk.machine).filter(|machine| keeps_disk(machine))?;
+            let machine = site.machine(&disk.disk.machine).filter(|machine| keeps_disk(machine))?;
             let asked = view.as_owner(machine).filter(|_| disk.is_taken_over)?;
             let noted = disk.owner.as_ref();
             if noted.is_some_and(|noted| machine.macs().all(|mac| noted.is(&asked, mac))) {

@@ -526,7 +526,7 @@ mod tests {
         let why = "the storage server's disk is full".to_owned();
         let export = ExportStatus {
             spec: ExportSpec {
-                machine: "lab-07".parse().unwrap(),
+                disk: "lab-07".parse().unwrap(),
                 image: "debian".parse().unwrap(),
                 version: 1,
                 write_mode: WriteMode::Discard,

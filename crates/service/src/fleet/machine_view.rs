@@ -136,11 +136,11 @@ impl Service {
             now.unix_ms.saturating_sub(age_ms)
         });
         let exports: HashMap<&MachineName, &ExportStatus> =
-            answer.list.iter().map(|export| (&export.spec.machine, export)).collect();
+            answer.list.iter().map(|export| (&export.spec.disk.machine, export)).collect();
         let disks: HashMap<&MachineName, &KeptDisk> = answer
             .disks
             .iter()
-            .filter_map(|disk| Some((&disk.machine, disk.stands_on.as_ref()?)))
+            .filter_map(|disk| Some((&disk.disk.machine, disk.stands_on.as_ref()?)))
             .collect();
         let machines = view.site.machines.iter();
         machines
@@ -224,8 +224,8 @@ impl Service {
     /// The version that a machine gets at its next boot, by what the storage server said last.
     pub(super) fn next_version(&self, site: &Site, machine: &Machine) -> Option<u32> {
         let answer = self.exports().last();
-        let export = answer.list.iter().find(|export| export.spec.machine == machine.name);
-        let disk = answer.disks.iter().find(|disk| disk.machine == machine.name);
+        let export = answer.list.iter().find(|export| export.spec.disk == machine.name);
+        let disk = answer.disks.iter().find(|disk| disk.disk == machine.name);
         next_version(site, machine, export, disk.and_then(|disk| disk.stands_on.as_ref()))
     }
 

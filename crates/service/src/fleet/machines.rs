@@ -180,7 +180,7 @@ impl Admin {
     async fn held_addresses(&self) -> HeldAddresses {
         let told = storage_client::exports(&self.service().options().storage_socket).await;
         let specs = told.unwrap_or_default().into_iter().map(|export| export.spec);
-        specs.map(|spec| (spec.shelf_slot, spec.machine)).collect()
+        specs.map(|spec| (spec.shelf_slot, spec.disk.machine)).collect()
     }
 
     pub(super) async fn write_machine(

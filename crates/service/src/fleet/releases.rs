@@ -182,7 +182,7 @@ impl Service {
         let is_made_on = |disk: &&DiskReport| {
             disk.stands_on.as_ref().is_some_and(|it| (&it.image, it.version) == (image, number))
         };
-        let keep = answer.disks.iter().filter(is_made_on).map(|disk| disk.machine.clone());
+        let keep = answer.disks.iter().filter(is_made_on).map(|disk| disk.disk.machine.clone());
         let keep: Vec<MachineName> = keep.collect();
         by.extend(told(
             &keep,

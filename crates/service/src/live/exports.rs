@@ -20,7 +20,10 @@ pub(crate) struct Exports {
 pub(crate) struct Answer {
     /// When it was asked; `None` is never.
     pub(crate) asked: Option<Moment>,
+    /// Of roots.
     pub(crate) list: Vec<ExportStatus>,
+    /// Of disks beside roots.
+    pub(crate) further: Vec<ExportStatus>,
     /// The room that is left there, if it is known.
     pub(crate) space: Option<Space>,
     /// Why no machine gets a disk, if that is so and known.
@@ -29,8 +32,10 @@ pub(crate) struct Answer {
     pub(crate) descriptors: Option<Descriptors>,
     /// Whom it could not serve over NBD, if it is known.
     pub(crate) refusals: Option<NbdRefusals>,
-    /// Disks that machines keep or should have, as it said when it was asked last for that.
+    /// Roots that machines keep or should have, as it said when it was asked last for that.
     pub(crate) disks: Arc<Vec<DiskReport>>,
+    /// Disks beside roots that they keep or should have, as it said then.
+    pub(crate) further_disks: Arc<Vec<DiskReport>>,
     /// When that was; `None`: it is to be asked.
     pub(crate) disks_asked: Option<Moment>,
     /// Why it did not answer.
@@ -67,8 +72,8 @@ impl Exports {
     pub(crate) fn forget_disk(&self, machine: &MachineName) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = (**last).clone();
-        Arc::make_mut(&mut answer.disks).retain(|disk| disk.machine != *machine);
-        answer.list.retain(|export| export.spec.machine != *machine);
+        Arc::make_mut(&mut answer.disks).retain(|report| report.disk != *machine);
+        answer.list.retain(|export| export.spec.disk != *machine);
         answer.disks_asked = None;
         *last = Arc::new(answer);
     }

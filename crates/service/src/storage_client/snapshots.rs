@@ -5,10 +5,9 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::Method;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_LENGTH;
-use model::{
-    MachineName, RollbackOrder, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath,
-};
+use model::{RollbackOrder, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath};
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,58 +31,58 @@ pub struct SnapshotDownload {
 /// What snapshots there are of the machine's disk, the oldest first.
 pub(crate) async fn list(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
 ) -> Result<SnapshotList, StorageError> {
-    let path = format!("/v1/disks/{machine}/snapshots");
+    let path = format!("/v1/disks/{disk}/snapshots");
     ask(socket, Method::GET, &path, Vec::new(), LOOK_DEADLINE).await
 }
 
 /// Makes one. `None`: nothing was written since the last one.
 pub(crate) async fn make(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     order: &SnapshotOrder,
 ) -> Result<Option<Snapshot>, StorageError> {
     let body = serde_json::to_vec(order).map_err(StorageError::Answer)?;
-    let path = format!("/v1/disks/{machine}/snapshots");
+    let path = format!("/v1/disks/{disk}/snapshots");
     ask(socket, Method::POST, &path, body, SNAPSHOT_DEADLINE).await
 }
 
 pub(crate) async fn remove(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     number: u32,
 ) -> Result<(), StorageError> {
-    let path = format!("/v1/disks/{machine}/snapshots/{number}");
+    let path = format!("/v1/disks/{disk}/snapshots/{number}");
     call_within(SNAPSHOT_DEADLINE, socket, Method::DELETE, &path, Vec::new()).await.map(drop)
 }
 
 /// Has the disk go back when the machine boots next.
 pub(crate) async fn roll_back(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     snapshot: u32,
 ) -> Result<(), StorageError> {
     let body = serde_json::to_vec(&RollbackOrder { snapshot }).map_err(StorageError::Answer)?;
-    let path = format!("/v1/disks/{machine}/rollback");
+    let path = format!("/v1/disks/{disk}/rollback");
     call_within(SNAPSHOT_DEADLINE, socket, Method::PUT, &path, body).await.map(drop)
 }
 
 /// It stays what it is after all; whether it was to go back.
-pub(crate) async fn withdraw(socket: &Path, machine: &MachineName) -> Result<bool, StorageError> {
-    let path = format!("/v1/disks/{machine}/rollback");
+pub(crate) async fn withdraw(socket: &Path, disk: impl fmt::Display) -> Result<bool, StorageError> {
+    let path = format!("/v1/disks/{disk}/rollback");
     ask(socket, Method::DELETE, &path, Vec::new(), SNAPSHOT_DEADLINE).await
 }
 
 /// What is in a folder of a snapshot.
 pub(crate) async fn look(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     number: u32,
     asked: &SnapshotPath,
 ) -> Result<SnapshotFiles, StorageError> {
     let body = serde_json::to_vec(asked).map_err(StorageError::Answer)?;
-    let path = format!("/v1/disks/{machine}/snapshots/{number}/look");
+    let path = format!("/v1/disks/{disk}/snapshots/{number}/look");
     ask(socket, Method::POST, &path, body, LOOK_DEADLINE).await
 }
 
@@ -101,22 +100,22 @@ async fn ask<T: DeserializeOwned>(
 /// A file of a snapshot. It comes for as long as somebody takes it.
 pub(crate) async fn read(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     number: u32,
     asked: &SnapshotPath,
 ) -> Result<SnapshotDownload, StorageError> {
     let body = serde_json::to_vec(asked).map_err(StorageError::Answer)?;
-    let path = format!("/v1/disks/{machine}/snapshots/{number}/read");
+    let path = format!("/v1/disks/{disk}/snapshots/{number}/read");
     download(socket, Method::POST, &path, body).await
 }
 
 /// What the machine has changed of the version below its disk, up to a snapshot: records of "rbd diff v1".
 pub(crate) async fn changes(
     socket: &Path,
-    machine: &MachineName,
+    disk: impl fmt::Display,
     number: u32,
 ) -> Result<SnapshotDownload, StorageError> {
-    let path = format!("/v1/disks/{machine}/snapshots/{number}/changes");
+    let path = format!("/v1/disks/{disk}/snapshots/{number}/changes");
     download(socket, Method::GET, &path, Vec::new()).await
 }
 

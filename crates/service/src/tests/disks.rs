@@ -131,7 +131,7 @@ fn told(asked: &[ExportOrder], holder: &Holder) -> Value {
     let last = asked.last().filter(|_| !disk.is_null());
     let report = last.map(|order| {
         json!({
-            "machine": order.spec.machine, "stands_on": disk, "trouble": null, "owner": order.owner,
+            "machine": order.spec.disk, "stands_on": disk, "trouble": null, "owner": order.owner,
         })
     });
     Value::Array(report.into_iter().collect())

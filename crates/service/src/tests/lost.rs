@@ -221,7 +221,7 @@ async fn a_lost_version_on_which_a_disk_stands_is_missed_whatever_newer_one_ther
         let service = Service::open(options(folder.path())).unwrap();
         let stands_on = KeptDisk { image: image.clone(), version: 1, id: None };
         let disk = DiskReport {
-            machine: name(),
+            disk: name().into(),
             stands_on: Some(stands_on),
             trouble: None,
             is_taken_over: false,
@@ -250,7 +250,7 @@ async fn disks_that_are_missing_or_belong_to_no_machine_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let service = site(folder.path(), WriteMode::Persistent).await;
     let report = |name: &str, trouble: Option<&str>| DiskReport {
-        machine: name.parse().unwrap(),
+        disk: name.parse().unwrap(),
         stands_on: None,
         trouble: trouble.map(str::to_owned),
         owner: None,
@@ -360,7 +360,7 @@ async fn machines_that_are_added_again_have_the_addresses_that_their_disks_have(
     let service = Service::open(options(folder.path())).unwrap();
     let other = adopt(&service, Mac([2, 0, 0, 0, 0, 9]), "lab-00".parse().unwrap(), None).await;
     assert_eq!(other.unwrap().shelf_slot.to_string(), "1.1", "another machine's disk has 1.0");
-    let again = adopt(&service, MAC, before.machine, None).await.unwrap();
+    let again = adopt(&service, MAC, before.disk.machine, None).await.unwrap();
     assert_eq!((again.shelf_slot, again.shelf_slot.to_string()), (before.shelf_slot, "1.0".into()));
 }
 

@@ -48,7 +48,7 @@ async fn a_laptop_is_the_same_machine_with_and_without_its_dock() {
     let docked_key = key(segment(docked.boot, DOCK, DOCK_ADDRESS).await);
     let spec = lab.asked.lock().unwrap().last().unwrap().spec.clone();
     assert_eq!((spec.mac, spec.address), (DOCK, DOCK_ADDRESS), "over AoE it sends from the dock");
-    assert_eq!(spec.machine, lab.name);
+    assert_eq!(spec.disk.machine, lab.name);
     // It is asked for by the laptop's own NIC, which does not boot.
     assert_eq!(segment(docked.boot, MAC, ADDRESS).await, None);
     let docked = {
@@ -73,7 +73,7 @@ async fn a_laptop_is_the_same_machine_with_and_without_its_dock() {
     assert_eq!(alone_key, docked_key);
     let order = lab.asked.lock().unwrap().last().unwrap().clone();
     assert_eq!((order.spec.mac, order.spec.address), (MAC, ADDRESS));
-    assert_eq!((&order.spec.machine, order.spec.boot), (&lab.name, alone.boot));
+    assert_eq!((&order.spec.disk.machine, order.spec.boot), (&lab.name, alone.boot));
     let expected = [(alone.boot, MAC), (docked.boot, DOCK)];
     for mac in [MAC, DOCK] {
         assert_eq!(history(&lab.service, mac).await, expected);

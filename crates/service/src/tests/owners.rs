@@ -47,7 +47,7 @@ async fn a_disk_of_another_machine_of_the_name_is_found() {
     let service = site(folder.path(), WriteMode::Persistent).await;
     let told = |owner: Option<DiskOwner>| {
         let report = DiskReport {
-            machine: name(),
+            disk: name().into(),
             stands_on: None,
             trouble: None,
             owner,
@@ -147,7 +147,7 @@ async fn a_deletion_that_comes_back_with_a_database_hits_no_other_disk() {
     service.refresh_exports().await;
     service.exports().put(Answer {
         disks: Arc::new(vec![DiskReport {
-            machine: name(),
+            disk: name().into(),
             stands_on: Some(model::KeptDisk {
                 image: "debian".parse().unwrap(),
                 version: 1,
@@ -241,7 +241,7 @@ async fn a_disk_that_another_nic_does_not_get_is_found_and_so_is_one_that_is_tak
     service.set_machine(name(), change).await.unwrap();
     let told = |macs: &[Mac], is_taken_over| {
         let report = DiskReport {
-            machine: name(),
+            disk: name().into(),
             stands_on: None,
             trouble: None,
             owner: Some(DiskOwner { identity: MachineIdentity::new([7; 16]), macs: macs.to_vec() }),
@@ -274,7 +274,7 @@ async fn a_disk_that_is_missing_is_told_once() {
     service.waits_in_loader(MAC, why);
     let told = |trouble: Option<&str>| {
         let report = DiskReport {
-            machine: name(),
+            disk: name().into(),
             stands_on: None,
             trouble: trouble.map(str::to_owned),
             owner: None,
@@ -302,7 +302,7 @@ async fn a_machine_that_is_removed_takes_no_other_one_s_disk_along() {
     boot(&service, &asked).await;
     let another = DiskOwner { identity: MachineIdentity::new([7; 16]), macs: vec![OTHER] };
     let report = DiskReport {
-        machine: name(),
+        disk: name().into(),
         stands_on: None,
         trouble: None,
         is_taken_over: false,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 impl Files {
     /// The tree of a persistent layer; of one without snapshots the one that it would have.
     pub(in crate::layer) fn tree(&self, about: &About) -> Tree {
-        let made_unix = || self.extent(&about.machine).map_or(0, |(_, made_unix)| made_unix);
+        let made_unix = || self.extent(&about.disk).map_or(0, |(_, made_unix)| made_unix);
         about.tree.clone().unwrap_or_else(|| Tree::new(made_unix()))
     }
 
@@ -160,8 +160,8 @@ impl Files {
 
     /// Removes files that no description names: a snapshot, or its end, was broken off.
     pub(super) fn remove_stray_nodes(&self) -> Result<(), LayerError> {
-        for machine in self.kept()? {
-            let Ok(Some(about)) = self.about(&machine, LayerMode::Persistent) else { continue };
+        for disk in self.kept()? {
+            let Ok(Some(about)) = self.about(&disk, LayerMode::Persistent) else { continue };
             let named = |files: u32| match &about.tree {
                 Some(tree) => tree.get(files).is_some(),
                 None => files == 0,

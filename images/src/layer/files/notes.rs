@@ -6,7 +6,7 @@ use crate::layer::error::{LayerError, OwnerUnknown, io_error};
 use crate::layer::in_place;
 use crate::layer::last_use::{self, LastUse};
 use crate::layer::owner;
-use model::{BootId, DiskOwner, ImageName, MachineName};
+use model::{BootId, DiskId, DiskOwner, ImageName};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,13 +21,13 @@ const TAKE_OVER: &str = "take-over";
 impl Files {
     /// How far a layer has come, of which `about` is the description.
     pub(in crate::layer) fn last_use(&self, about: &About) -> Result<LastUse, LayerError> {
-        let folder = self.dir.join(folder(&about.machine, about.mode));
+        let folder = self.dir.join(folder(&about.disk, about.mode));
         let path = last_use::path(&folder);
         let (count, boot) = match last_use::read(&folder) {
             Ok(known) => known.unwrap_or((0, about.boot)),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let (machine, why) = (about.machine.clone(), error.to_string());
-                return Err(LayerError::Damaged { machine, path, why });
+                let (disk, why) = (about.disk.clone(), error.to_string());
+                return Err(LayerError::Damaged { disk, path, why });
             }
             Err(source) => return Err(io_error("read", &path)(source)),
         };
@@ -41,23 +41,20 @@ impl Files {
         count: u64,
         boot: BootId,
     ) -> Result<LastUse, LayerError> {
-        let folder = self.dir.join(folder(&about.machine, about.mode));
+        let folder = self.dir.join(folder(&about.disk, about.mode));
         last_use::write(&folder, count, boot)?;
         Ok(LastUse { id: about.id.clone(), count, boot })
     }
 
     /// Which machine has had the machine's persistent layer last, if there is one and that is known.
-    pub(in crate::layer) fn owner(
-        &self,
-        machine: &MachineName,
-    ) -> Result<Option<DiskOwner>, LayerError> {
-        let folder = self.dir.join(folder(machine, LayerMode::Persistent));
+    pub(in crate::layer) fn owner(&self, disk: &DiskId) -> Result<Option<DiskOwner>, LayerError> {
+        let folder = self.dir.join(folder(disk, LayerMode::Persistent));
         owner::read(&folder).map_err(|error| {
             LayerError::OwnerUnknown(Box::new(OwnerUnknown {
-                machine: machine.clone(),
+                disk: disk.clone(),
                 path: owner::path(&folder),
                 why: error.to_string(),
-                take_over: self.take_over_path(machine),
+                take_over: self.take_over_path(disk),
             }))
         })
     }
@@ -65,20 +62,20 @@ impl Files {
     /// Keeps which machine has the machine's persistent layer.
     pub(in crate::layer) fn note_owner(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         owner: &DiskOwner,
     ) -> Result<(), LayerError> {
-        owner::write(&self.dir.join(folder(machine, LayerMode::Persistent)), owner)
+        owner::write(&self.dir.join(folder(disk, LayerMode::Persistent)), owner)
     }
 
     /// The file by which a person says that the machine's persistent layer is to be given to another machine of that name.
-    pub(in crate::layer) fn take_over_path(&self, machine: &MachineName) -> PathBuf {
-        self.dir.join(folder(machine, LayerMode::Persistent)).join(TAKE_OVER)
+    pub(in crate::layer) fn take_over_path(&self, disk: &DiskId) -> PathBuf {
+        self.dir.join(folder(disk, LayerMode::Persistent)).join(TAKE_OVER)
     }
 
     /// How much the machine has written to its persistent layer, in bytes, and when that was begun, in seconds since 1970.
-    pub(in crate::layer) fn extent(&self, machine: &MachineName) -> io::Result<(u64, u64)> {
-        let folder = self.dir.join(folder(machine, LayerMode::Persistent));
+    pub(in crate::layer) fn extent(&self, disk: &DiskId) -> io::Result<(u64, u64)> {
+        let folder = self.dir.join(folder(disk, LayerMode::Persistent));
         let data = fs::metadata(folder.join("data"))?;
         // The description is written once.
         let made = fs::metadata(folder.join("layer.toml"))?.mtime();
@@ -86,21 +83,17 @@ impl Files {
     }
 
     /// The file by which a person says that an older copy of the layer was put back on purpose.
-    pub(in crate::layer) fn put_back_path(
-        &self,
-        machine: &MachineName,
-        mode: LayerMode,
-    ) -> PathBuf {
-        self.dir.join(folder(machine, mode)).join(PUT_BACK)
+    pub(in crate::layer) fn put_back_path(&self, disk: &DiskId, mode: LayerMode) -> PathBuf {
+        self.dir.join(folder(disk, mode)).join(PUT_BACK)
     }
 
     /// What was not flushed into the layer is that of another copy.
     pub(in crate::layer) fn forget_volatile(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         mode: LayerMode,
     ) -> Result<(), LayerError> {
-        let folder = folder(machine, mode);
+        let folder = folder(disk, mode);
         let path = self.volatile_dir.join(format!("{folder}.map"));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -123,18 +116,15 @@ pub(in crate::layer) fn is_said(path: &Path) -> io::Result<bool> {
 }
 
 /// See [`Layers::look_at_parent`](crate::layer::Layers::look_at_parent).
-pub(in crate::layer) fn look_at_parent(
-    dir: &Path,
-    machine: &MachineName,
-) -> Option<(ImageName, u32)> {
-    let about = dir.join(folder(machine, LayerMode::Persistent)).join("layer.toml");
+pub(in crate::layer) fn look_at_parent(dir: &Path, disk: &DiskId) -> Option<(ImageName, u32)> {
+    let about = dir.join(folder(disk, LayerMode::Persistent)).join("layer.toml");
     let about: About = in_place::parse(&in_place::read(&about).ok()??).ok()?;
     Some((about.image, about.version))
 }
 
 /// See [`Layers::look_at_use`](crate::layer::Layers::look_at_use).
-pub(in crate::layer) fn look_at_use(dir: &Path, machine: &MachineName) -> Option<(LastUse, bool)> {
-    let folder = dir.join(folder(machine, LayerMode::Persistent));
+pub(in crate::layer) fn look_at_use(dir: &Path, disk: &DiskId) -> Option<(LastUse, bool)> {
+    let folder = dir.join(folder(disk, LayerMode::Persistent));
     let about: About = in_place::parse(&in_place::read(&folder.join("layer.toml")).ok()??).ok()?;
     let (count, boot) = last_use::read(&folder).ok()?.unwrap_or((0, about.boot));
     let is_put_back = is_said(&folder.join(PUT_BACK)).unwrap_or(false);

@@ -14,7 +14,7 @@ use crate::layer::error::{LayerError, io_error};
 use crate::layer::header::GRANULE_BYTES;
 use crate::layer::part::Part;
 use crate::layer::tree::{Tree, Work};
-use model::MachineName;
+use model::DiskId;
 use std::sync::Arc;
 
 /// So much is copied before it is written to the disk: more would have to be at once when a machine flushes.
@@ -39,25 +39,21 @@ impl Layers {
     ///
     /// # Errors
     /// The operating system refuses. What the machine and its snapshots hold is as it was.
-    pub fn tidy(
-        &self,
-        machine: &MachineName,
-        pace: &dyn Fn(u64) -> bool,
-    ) -> Result<Merged, LayerError> {
-        let turns = self.turns.of(machine);
+    pub fn tidy(&self, disk: &DiskId, pace: &dyn Fn(u64) -> bool) -> Result<Merged, LayerError> {
+        let turns = self.turns.of(disk);
         let turn = turns.join();
-        let about = self.kept_about(machine)?;
+        let about = self.kept_about(disk)?;
         let Some(tree) = &about.tree else { return Ok(Merged::Nothing) };
         let Some(work) = tree.work() else { return Ok(Merged::Nothing) };
         let Some(merging) = turns.begin_merge() else { return Ok(Merged::Later) };
         let (lower, upper, upper_is_top) = match work {
             Work::Remove(files) => {
-                self.leave_out(machine, &about, tree.removed(files), files)?;
+                self.leave_out(disk, &about, tree.removed(files), files)?;
                 return Ok(Merged::Done);
             }
             Work::Merge { lower, upper, upper_is_top } => (lower, upper, upper_is_top),
         };
-        let pair = (self.part(machine, &about, lower)?, self.part(machine, &about, upper)?);
+        let pair = (self.part(disk, &about, lower)?, self.part(disk, &about, upper)?);
         drop(turn);
         let n_up = pair.1.n_lacking(&pair.0);
         let n_down = pair.1.map.n_mine();
@@ -69,13 +65,13 @@ impl Layers {
             return Ok(Merged::NoRoom);
         }
         let (from, into) = if is_up { (&pair.0, &pair.1) } else { (&pair.1, &pair.0) };
-        if !self.copy(machine, &about, (from, into), is_up, &merging, pace)? {
+        if !self.copy(disk, &about, (from, into), is_up, &merging, pace)? {
             return Ok(Merged::Later);
         }
-        self.flush(machine, &about, into)?;
+        self.flush(disk, &about, into)?;
         let Some(_turn) = merging.join() else { return Ok(Merged::Later) };
         // Snapshots may have come and gone meanwhile.
-        let about = self.kept_about(machine)?;
+        let about = self.kept_about(disk)?;
         let is_still = |tree: &&Tree| {
             let mut works = tree.node.iter().filter(|node| node.parent == Some(lower));
             let only_upper = works.next().is_some_and(|node| node.files == upper);
@@ -86,15 +82,15 @@ impl Layers {
         let merged = about.tree.as_ref().filter(is_still);
         let merged = merged.and_then(|tree| tree.merged(into.files, from.files));
         let Some(merged) = merged else { return Ok(Merged::Later) };
-        self.flush(machine, &about, into)?;
-        self.leave_out(machine, &about, merged, from.files)?;
+        self.flush(disk, &about, into)?;
+        self.leave_out(disk, &about, merged, from.files)?;
         Ok(Merged::Done)
     }
 
     /// Copies all of it; `false`: not to the end.
     fn copy(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         about: &About,
         (from, into): (&Part, &Part),
         is_up: bool,
@@ -117,7 +113,7 @@ impl Layers {
             }
             not_flushed += copied;
             if not_flushed >= FLUSH_EVERY_BYTES {
-                self.flush(machine, about, into)?;
+                self.flush(disk, about, into)?;
                 not_flushed = 0;
             }
         }
@@ -126,8 +122,8 @@ impl Layers {
 
     /// Makes durable what was copied, as the flush of the machine's disk if it is a part of that: one that fails must be
     /// known there.
-    fn flush(&self, machine: &MachineName, about: &About, part: &Part) -> Result<(), LayerError> {
-        let live = self.live(machine);
+    fn flush(&self, disk: &DiskId, about: &About, part: &Part) -> Result<(), LayerError> {
+        let live = self.live(disk);
         let live = live.filter(|layer| {
             layer.chain().parts.iter().any(|one| std::ptr::eq(Arc::as_ptr(one), part))
         });
@@ -139,13 +135,8 @@ impl Layers {
     }
 
     /// The files, as the machine has them open, or opened.
-    fn part(
-        &self,
-        machine: &MachineName,
-        about: &About,
-        files: u32,
-    ) -> Result<Arc<Part>, LayerError> {
-        let live = self.live(machine).and_then(|layer| {
+    fn part(&self, disk: &DiskId, about: &About, files: u32) -> Result<Arc<Part>, LayerError> {
+        let live = self.live(disk).and_then(|layer| {
             layer.chain().parts.iter().find(|part| part.files == files).map(Arc::clone)
         });
         match live {
@@ -158,13 +149,13 @@ impl Layers {
     /// Has a description count that leaves these files out, and removes them.
     fn leave_out(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         about: &About,
         tree: Tree,
         gone: u32,
     ) -> Result<(), LayerError> {
         let left = about.with_tree(tree);
-        let live = self.live(machine);
+        let live = self.live(disk);
         match &live {
             Some(layer) => {
                 self.files.prepare_about(&left)?;

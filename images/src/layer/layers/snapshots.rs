@@ -6,7 +6,7 @@ use crate::layer::about::{About, LayerMode};
 use crate::layer::error::{LayerError, io_error};
 use crate::layer::tree::{RollBack, SNAPSHOTS_MAX, Tree};
 use crate::layer::write::WriteLayer;
-use model::{BootId, MachineName, Snapshot, SnapshotInfo, SnapshotKind};
+use model::{BootId, DiskId, Snapshot, SnapshotInfo, SnapshotKind};
 use std::sync::{Arc, PoisonError};
 
 impl Layers {
@@ -14,8 +14,8 @@ impl Layers {
     ///
     /// # Errors
     /// It has no such disk, or that can't be read.
-    pub fn snapshots(&self, machine: &MachineName) -> Result<Vec<SnapshotInfo>, LayerError> {
-        let about = self.kept_about(machine)?;
+    pub fn snapshots(&self, disk: &DiskId) -> Result<Vec<SnapshotInfo>, LayerError> {
+        let about = self.kept_about(disk)?;
         let Some(tree) = &about.tree else { return Ok(vec![]) };
         let path = about.path();
         let asked = tree.roll_back.as_ref().map(|asked| asked.snapshot);
@@ -36,7 +36,7 @@ impl Layers {
     /// can't be flushed, the snapshot is there, and the disk is read-only.
     pub fn snapshot(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         at_unix: u64,
         kind: SnapshotKind,
         note: Option<String>,
@@ -45,14 +45,14 @@ impl Layers {
             let path = self.files.folder_of(about);
             layer.flush().map_err(io_error("flush", &path))
         };
-        if let Some(layer) = self.live(machine) {
+        if let Some(layer) = self.live(disk) {
             // Before anybody has to wait for it.
-            flushed(&layer, &self.kept_about(machine)?)?;
+            flushed(&layer, &self.kept_about(disk)?)?;
         }
-        let turns = self.turns.of(machine);
+        let turns = self.turns.of(disk);
         let _turn = turns.join();
-        let about = self.kept_about(machine)?;
-        let live = self.live(machine);
+        let about = self.kept_about(disk)?;
+        let live = self.live(disk);
         let is_untouched = match &live {
             Some(layer) => layer.chain().top().map.is_untouched(),
             None => self.files.is_top_untouched(&about)?,
@@ -61,8 +61,8 @@ impl Layers {
             return Ok(None);
         }
         let Some((tree, snapshot)) = self.files.tree(&about).seal(at_unix, kind, note) else {
-            let (machine, max) = (machine.clone(), SNAPSHOTS_MAX);
-            return Err(LayerError::TooManySnapshots { machine, max });
+            let (disk, max) = (disk.clone(), SNAPSHOTS_MAX);
+            return Err(LayerError::TooManySnapshots { disk, max });
         };
         let sealed = about.with_tree(tree);
         let new = Arc::new(self.files.make_node(&about, sealed.top())?);
@@ -104,8 +104,8 @@ impl Layers {
     ///
     /// # Errors
     /// There is none, or that can't be written: then it is there.
-    pub fn remove_snapshot(&self, machine: &MachineName, number: u32) -> Result<(), LayerError> {
-        self.change_tree(machine, number, |tree, _| tree.without(number))
+    pub fn remove_snapshot(&self, disk: &DiskId, number: u32) -> Result<(), LayerError> {
+        self.change_tree(disk, number, |tree, _| tree.without(number))
     }
 
     /// Has the disk go back to a snapshot when the machine boots again, in another boot than `now`. What it holds then becomes a
@@ -113,13 +113,8 @@ impl Layers {
     ///
     /// # Errors
     /// There is no such snapshot, or that can't be written.
-    pub fn ask_roll_back(
-        &self,
-        machine: &MachineName,
-        number: u32,
-        now: BootId,
-    ) -> Result<(), LayerError> {
-        self.change_tree(machine, number, |tree, _| {
+    pub fn ask_roll_back(&self, disk: &DiskId, number: u32, now: BootId) -> Result<(), LayerError> {
+        self.change_tree(disk, number, |tree, _| {
             tree.files_of(number)?;
             let roll_back = Some(RollBack { snapshot: number, asked_in_boot: now });
             Some(Tree { roll_back, ..tree })
@@ -130,12 +125,10 @@ impl Layers {
     ///
     /// # Errors
     /// There is no disk, or that can't be written.
-    pub fn withdraw_roll_back(&self, machine: &MachineName) -> Result<bool, LayerError> {
-        let asked = self.kept_about(machine)?.tree.and_then(|tree| tree.roll_back);
+    pub fn withdraw_roll_back(&self, disk: &DiskId) -> Result<bool, LayerError> {
+        let asked = self.kept_about(disk)?.tree.and_then(|tree| tree.roll_back);
         let Some(asked) = asked else { return Ok(false) };
-        self.change_tree(machine, asked.snapshot, |tree, _| {
-            Some(Tree { roll_back: None, ..tree })
-        })?;
+        self.change_tree(disk, asked.snapshot, |tree, _| Some(Tree { roll_back: None, ..tree }))?;
         Ok(true)
     }
 
@@ -146,7 +139,7 @@ impl Layers {
     /// There is no room, or the operating system refuses: then the disk is as it was, and will go back.
     pub fn roll_back_for(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         boot: BootId,
         at_unix: u64,
     ) -> Result<Option<u32>, LayerError> {
@@ -154,29 +147,29 @@ impl Layers {
             let asked = about.tree.as_ref()?.roll_back.as_ref()?;
             (asked.asked_in_boot != boot).then_some(asked.snapshot)
         };
-        let Some(about) = self.files.about(machine, LayerMode::Persistent)? else {
+        let Some(about) = self.files.about(disk, LayerMode::Persistent)? else {
             return Ok(None);
         };
         if is_asked(&about).is_none() {
             return Ok(None);
         }
-        let turns = self.turns.of(machine);
+        let turns = self.turns.of(disk);
         let _turn = turns.begin();
-        let about = self.kept_about(machine)?;
+        let about = self.kept_about(disk)?;
         let (Some(number), Some(tree)) = (is_asked(&about), &about.tree) else { return Ok(None) };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = open.remove(&folder(machine, LayerMode::Persistent));
+        let former = open.remove(&folder(disk, LayerMode::Persistent));
         drop(open);
         if let Some(layer) = former.and_then(|entry| entry.layer.upgrade()) {
             layer.retire();
         }
         let top = self.files.open_top(&about)?;
         top.flush().map_err(io_error("flush", &self.files.folder_of(&about)))?;
-        let missing = || LayerError::NoSnapshot { machine: machine.clone(), number };
+        let missing = || LayerError::NoSnapshot { disk: disk.clone(), number };
         let tree = tree.rolled_back(number, at_unix, top.map.is_untouched()).ok_or_else(missing)?;
         tree.check().map_err(|why| {
             let path = self.files.folder_of(&about);
-            LayerError::Damaged { machine: machine.clone(), path, why: why.to_owned() }
+            LayerError::Damaged { disk: disk.clone(), path, why: why.to_owned() }
         })?;
         let back = about.with_tree(tree);
         drop(self.files.make_node(&about, back.top())?);
@@ -189,14 +182,14 @@ impl Layers {
     }
 
     /// The machine's persistent layer, if it is open.
-    pub(super) fn live(&self, machine: &MachineName) -> Option<Arc<WriteLayer>> {
+    pub(super) fn live(&self, disk: &DiskId) -> Option<Arc<WriteLayer>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&folder(machine, LayerMode::Persistent)).and_then(|entry| entry.layer.upgrade())
+        open.get(&folder(disk, LayerMode::Persistent)).and_then(|entry| entry.layer.upgrade())
     }
 
-    pub(super) fn kept_about(&self, machine: &MachineName) -> Result<About, LayerError> {
-        let about = self.files.about(machine, LayerMode::Persistent)?;
-        about.ok_or_else(|| LayerError::NoDisk(machine.clone()))
+    pub(super) fn kept_about(&self, disk: &DiskId) -> Result<About, LayerError> {
+        let about = self.files.about(disk, LayerMode::Persistent)?;
+        about.ok_or_else(|| LayerError::NoDisk(disk.clone()))
     }
 
     /// Has another description count, durably.
@@ -210,15 +203,15 @@ impl Layers {
     /// Changes what the description says without touching a file that it names.
     fn change_tree(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         number: u32,
         change: impl FnOnce(Tree, &About) -> Option<Tree>,
     ) -> Result<(), LayerError> {
-        let turns = self.turns.of(machine);
+        let turns = self.turns.of(disk);
         let _turn = turns.join();
-        let about = self.kept_about(machine)?;
+        let about = self.kept_about(disk)?;
         let changed = about.tree.clone().and_then(|tree| change(tree, &about));
-        let missing = || LayerError::NoSnapshot { machine: machine.clone(), number };
+        let missing = || LayerError::NoSnapshot { disk: disk.clone(), number };
         self.commit(&about.with_tree(changed.ok_or_else(missing)?))
     }
 }

@@ -1,6 +1,6 @@
 //! Who changes what a machine's disk consists of: one at a time, and nobody while it is being merged or looked at.
 
-use model::MachineName;
+use model::DiskId;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The turns of all machines.
 #[derive(Default)]
-pub(super) struct Turns(Mutex<HashMap<MachineName, Arc<Turn>>>);
+pub(super) struct Turns(Mutex<HashMap<DiskId, Arc<Turn>>>);
 
 /// That of one machine.
 #[derive(Default)]
@@ -32,9 +32,9 @@ struct State {
 }
 
 impl Turns {
-    pub(super) fn of(&self, machine: &MachineName) -> Arc<Turn> {
+    pub(super) fn of(&self, disk: &DiskId) -> Arc<Turn> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(machine.clone()).or_default())
+        Arc::clone(all.entry(disk.clone()).or_default())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::base::Base;
 use crate::block::{Block, Extent, check_range};
 use crate::layer::chain::{Chain, Change};
 use crate::layer::error::{LayerError, io_error};
-use model::MachineName;
+use model::DiskId;
 use std::io;
 use std::sync::Arc;
 
@@ -24,23 +24,23 @@ impl Layers {
     /// There is none, its files are damaged, or it stands on another version.
     pub fn view(
         &self,
-        machine: &MachineName,
+        disk: &DiskId,
         number: u32,
         base: &Base,
     ) -> Result<SnapshotDisk, LayerError> {
-        let turns = self.turns.of(machine);
+        let turns = self.turns.of(disk);
         let _turn = turns.begin();
-        let about = self.kept_about(machine)?;
+        let about = self.kept_about(disk)?;
         if about.parent_digest != base.version.digest || about.size_bytes != base.block.size_bytes()
         {
             return Err(LayerError::OtherParent {
-                machine: machine.clone(),
+                disk: disk.clone(),
                 image: about.image,
                 version: about.version,
                 wanted: format!("{}/v{}", base.version.image, base.version.version),
             });
         }
-        let missing = || LayerError::NoSnapshot { machine: machine.clone(), number };
+        let missing = || LayerError::NoSnapshot { disk: disk.clone(), number };
         let path = about.tree.as_ref().and_then(|tree| tree.path(tree.files_of(number)?));
         let mut parts = Vec::new();
         for files in path.ok_or_else(missing)? {
