@@ -460,7 +460,7 @@ mod tests {
 
     fn empty() -> NamedTempFile {
         let file = NamedTempFile::new().unwrap();
-        make(file.path(), 64 << 20).unwrap();
+        make(file.path(), 64 << 20, "root").unwrap();
         file
     }
 

@@ -18,7 +18,7 @@ use crate::source::{Format, HEAD_BYTES_MAX, NotImported, SIZE_BYTES_MAX, detect}
 use crate::stop::Stop;
 use crate::store::{Description, Draft, Published, Store};
 use crate::stream::StreamError;
-use crate::system::{System, check_root, find_system};
+use crate::system::{System, check_root, find_data, find_system};
 use crate::volumes::{Content, find_volumes};
 use initcfg::Overlay;
 use model::{ImageName, ImageVersion, Size, Space, VersionState, is_note};
@@ -51,6 +51,19 @@ pub struct ImportRequest {
     pub state: VersionState,
     /// Which harms are fixed by files that are laid over it; `None`: none.
     pub fix: Option<FixChoice>,
+    /// It is no system, but a file system that machines have beside their roots: it needs no kernel.
+    pub is_data: bool,
+}
+
+/// An empty disk that machines have beside their roots.
+#[derive(Clone, Debug)]
+pub struct EmptyDisk {
+    /// The image of which it becomes the next version.
+    pub name: ImageName,
+    /// Its size in bytes, which is rounded up to MiB; at least 64 MiB.
+    pub size_bytes: u64,
+    /// What people want to remember about it: see [`is_note`].
+    pub note: Option<String>,
 }
 
 /// What a machine has made of a version.
@@ -132,12 +145,15 @@ struct New<'a> {
     note: Option<&'a String>,
     state: VersionState,
     fix: Option<&'a FixChoice>,
+    is_data: bool,
 }
 
 impl<'a> New<'a> {
     fn of(request: &'a ImportRequest) -> Self {
-        let ImportRequest { source, name, note, state, fix, .. } = request;
-        Self { path: source.path(), name, note: note.as_ref(), state: *state, fix: fix.as_ref() }
+        let &ImportRequest { ref source, ref name, ref note, state, ref fix, is_data, .. } =
+            request;
+        let (note, fix) = (note.as_ref(), fix.as_ref());
+        Self { path: source.path(), name, note, state, fix, is_data }
     }
 }
 
@@ -184,7 +200,8 @@ impl Store {
         self.check_room(source.allocated_bytes)?;
 
         let draft = self.draft()?;
-        let work = Work { store: self, source, draft: &draft, disk_bytes, stop };
+        let find = finder(request.is_data);
+        let work = Work { store: self, source, draft: &draft, disk_bytes, find, stop };
         let mut left_out = Vec::new();
         let (size_bytes, digest) = match kind {
             Kind::Disk(Format::Raw) => work.copy_raw(progress),
@@ -198,6 +215,49 @@ impl Store {
             self.describe(draft, &New::of(request), (size_bytes, digest), stop, progress)?;
         import.left_out = left_out;
         Ok(import)
+    }
+
+    /// Makes an empty ext4 the next version of an image, as which machines have it beside their roots. It is sparse, and takes a few MiB.
+    ///
+    /// Nothing stays in the store if it fails or is told to stop.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn make_empty(
+        &self,
+        EmptyDisk { name, size_bytes, note }: &EmptyDisk,
+        stop: &Stop,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Import, ImportError> {
+        if !note.as_deref().is_none_or(is_note) {
+            return Err(ImportError::BadNote);
+        }
+        let path = Path::new("the empty disk");
+        if !(DISK_BYTES_MIN..=SIZE_BYTES_MAX).contains(size_bytes) {
+            let (min, max) = (Size(DISK_BYTES_MIN), Size(SIZE_BYTES_MAX));
+            let why = format!("it is to have {min} to {max}");
+            return Err(ImportError::Refused { path: path.to_owned(), why });
+        }
+        let size_bytes = size_bytes.next_multiple_of(DISK_UNIT_BYTES);
+        self.check_room(0)?;
+        let draft = self.draft()?;
+        let disk_path = draft.path().join("disk.raw");
+        // Linux takes 16 bytes.
+        let label = &name.as_str()[..name.as_str().len().min(16)];
+        let disk = File::create_new(&disk_path)
+            .and_then(|_| new_root::make(&disk_path, size_bytes, label))
+            .and_then(|()| File::open(&disk_path))
+            .map_err(|error| self.write_error(&disk_path, error, draft.path(), size_bytes))?;
+        let read = Read { source: &disk, size_bytes, padded_bytes: size_bytes };
+        let digest = read.run(None, stop, progress).map_err(|error| match error {
+            CopyError::Stopped => ImportError::Stopped,
+            CopyError::Read(error) | CopyError::Write(error) => {
+                io_error("read", &disk_path)(error).into()
+            }
+        })?;
+        let (note, state) = (note.as_ref(), VersionState::Released);
+        let new = New { path, name, note, state, fix: None, is_data: true };
+        self.describe(draft, &new, (size_bytes, digest), stop, progress)
     }
 
     /// Makes what a machine has changed of a version the next version of the image.
@@ -280,7 +340,8 @@ impl Store {
             }
         })?;
         let (name, note, fix) = (&base.image, note.as_ref(), fix.as_ref());
-        let new = New { path: source, name, note, state: *state, fix };
+        let is_data = base.is_data();
+        let new = New { path: source, name, note, state: *state, fix, is_data };
         let mut import = self.describe(draft, &new, (size_bytes, digest), stop, progress)?;
         import.warnings.splice(0..0, told);
         Ok(import)
@@ -295,13 +356,13 @@ impl Store {
         stop: &Stop,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
-        let &New { path, name, note, state, fix } = new;
+        let &New { path, name, note, state, fix, is_data } = new;
         let disk_path = draft.path().join("disk.raw");
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
-        let system = find_system(&disk, path)?;
+        let system = finder(is_data)(&disk, path)?;
         check_root(&disk, &system.volume, path, stop)?;
-        let mut seen = Seen::of(&disk, &system, fix);
+        let mut seen = if is_data { Seen::default() } else { Seen::of(&disk, &system, fix) };
         drop(disk);
         let version = ImageVersion {
             image: name.clone(),
@@ -477,6 +538,7 @@ struct Work<'a> {
     draft: &'a Draft,
     /// Of the disk in the source.
     disk_bytes: u64,
+    find: Find,
     stop: &'a Stop,
 }
 
@@ -488,7 +550,7 @@ impl Work<'_> {
         // Before copying gigabytes: is there anything on it?
         let file = self.source.file.try_clone().map_err(source_error)?;
         let block: Arc<dyn Block> = Arc::new(RawFile::of_size(file, disk_bytes));
-        find_system(&block, path)?;
+        (self.find)(&block, path)?;
 
         let size_bytes = padded(disk_bytes, path)?;
         let disk_path = self.disk_path();
@@ -526,7 +588,7 @@ impl Work<'_> {
         let scratch = self.draft.path().join("peek");
         let peek = qemu_img::Peek::new(image.clone(), disk_bytes, scratch);
         let block: Arc<dyn Block> = Arc::new(peek);
-        find_system(&block, path).map_err(|error| match error {
+        (self.find)(&block, path).map_err(|error| match error {
             // For a moment, pieces of it are put into the store.
             ImportError::Source { source, .. } if is_full(&source) => self.disk_full(),
             other => other,
@@ -569,7 +631,7 @@ impl Work<'_> {
         let (path, disk_bytes) = (self.source.path(), self.disk_bytes);
         let disk_path = self.disk_path();
         let disk = File::create_new(&disk_path)
-            .and_then(|_| new_root::make(&disk_path, disk_bytes))
+            .and_then(|_| new_root::make(&disk_path, disk_bytes, "root"))
             .and_then(|()| std::fs::OpenOptions::new().read(true).write(true).open(&disk_path))
             .map_err(|error| self.write_error(&disk_path, error))?;
         let source_error = |source| ImportError::Source { path: path.to_owned(), source };
@@ -612,6 +674,13 @@ impl Work<'_> {
     fn disk_path(&self) -> PathBuf {
         self.draft.path().join("disk.raw")
     }
+}
+
+/// Looks into a disk for what it is to have.
+type Find = fn(&Arc<dyn Block>, &Path) -> Result<System, ImportError>;
+
+fn finder(is_data: bool) -> Find {
+    if is_data { find_data } else { find_system }
 }
 
 /// What can be imported.

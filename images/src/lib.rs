@@ -59,7 +59,7 @@ pub use file_changes::{FileChange, FileChanges, file_changes};
 pub use filter::Filter;
 pub use folder::space;
 pub use harm::{CHECKS, Check, FixChoice, Harm, Look, Severity, look_at_files};
-pub use import::{ChangedDisk, DISK_BYTES, DiskCopy, Import, ImportRequest, ToMount};
+pub use import::{ChangedDisk, DISK_BYTES, DiskCopy, EmptyDisk, Import, ImportRequest, ToMount};
 pub use layer::{
     About, BadHeader, Change, Expected, ForBoot, Header, LastUse, LayerError, LayerMode, Layers,
     Merged, NoRoom, OtherCopy, OtherOwner, OwnerUnknown, SnapshotDisk, Tree, WriteLayer,

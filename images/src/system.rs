@@ -60,6 +60,49 @@ pub(crate) fn find_system(disk: &Arc<dyn Block>, path: &Path) -> Result<System, 
     })
 }
 
+/// Looks for the file system of a disk that is no system's: a machine mounts it beside its root. It has no kernel.
+pub(crate) fn find_data(disk: &Arc<dyn Block>, path: &Path) -> Result<System, ImportError> {
+    let (volumes, _) = look(disk).map_err(source_error(path))?;
+    let refused = |why: &str| ImportError::Refused { path: path.to_owned(), why: why.to_owned() };
+    let mut found = volumes.iter().filter_map(|volume| match volume.content {
+        Content::Root(kind) => Some((volume, kind)),
+        _ => None,
+    });
+    let (volume, file_system) = match (found.next(), found.next()) {
+        (Some(only), None) => only,
+        (None, _) => {
+            return Err(refused(
+                "there is no ext4, XFS, btrfs, SquashFS or EROFS on it that a machine could mount",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(refused(
+                "there are several file systems on it: a disk beside the root has one only. Import an archive or a folder of the \
+                 files instead",
+            ));
+        }
+    };
+    if volume.logical.is_some() {
+        let why = "its file system is in a logical volume, which machines attach of roots only: import an archive or a folder of \
+                   the files instead";
+        return Err(refused(why));
+    }
+    let root = Rootfs::open(Arc::clone(disk), volume);
+    let root = root.map_err(|error| unreadable(path, volume, &error))?;
+    let warnings = root.has_errors().then(|| warning(volume)).into_iter().collect();
+    Ok(System {
+        volume: volume.clone(),
+        boot: None,
+        file_system,
+        kernel_version: String::new(),
+        architecture: Architecture::default(),
+        vmlinuz: Vec::new(),
+        os_name: None,
+        passed_over: Vec::new(),
+        warnings,
+    })
+}
+
 /// Looks at the whole file system of the root.
 pub(crate) fn check_root(
     disk: &Arc<dyn Block>,

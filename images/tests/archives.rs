@@ -29,6 +29,7 @@ fn import_source(dir: &Path, source: Source, stop: &Stop) -> Result<Import, Impo
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     Store::open(&dir.join("images")).unwrap().import(&request, stop, &mut |_| ())
 }

@@ -48,6 +48,7 @@ fn version(dir: &Path) -> (Store, ImageVersion, PathBuf) {
         note: None,
         state: VersionState::Released,
         disk_bytes: None,
+        is_data: false,
     };
     let version = store.import(&request, &Stop::default(), &mut |_| ()).unwrap().version;
     (store, version, disk)

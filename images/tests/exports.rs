@@ -21,6 +21,7 @@ fn imported(dir: &Path) -> (Store, ImageName) {
         note: None,
         state: VersionState::Released,
         disk_bytes: None,
+        is_data: false,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     (store, name)
@@ -115,6 +116,7 @@ fn a_tar_has_owners_links_devices_and_attributes() {
         note: None,
         state: VersionState::Released,
         disk_bytes: None,
+        is_data: false,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     let path = dir.path().join("files.tar");

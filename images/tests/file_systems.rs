@@ -57,6 +57,7 @@ impl Workshop {
             note: None,
             state: VersionState::Released,
             fix: None,
+            is_data: false,
         };
         store.import(&request, &Stop::default(), &mut |_| ())
     }
@@ -332,6 +333,7 @@ fn a_packed_kernel_is_stored_unpacked() {
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!(fs::read(store.vmlinuz_path(&name, 1)).unwrap(), kernel_file(KERNEL));

@@ -107,6 +107,7 @@ fn import(store: &Store, source: &Path, fix: Option<FixChoice>) -> Import {
         note: None,
         state: VersionState::Released,
         fix,
+        is_data: false,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap()
 }

@@ -30,6 +30,7 @@ fn import(store: &Store, source: &Path) -> Result<ImageVersion, ImportError> {
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     Ok(store.import(&request, &Stop::default(), &mut |_| ())?.version)
 }
@@ -76,6 +77,7 @@ fn a_raw_disk_becomes_version_1() {
         note: Some("first try".to_owned()),
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     let version = store
         .import(&request, &Stop::default(), &mut |progress| steps.push(progress))
@@ -139,6 +141,7 @@ fn notes_are_one_line_whoever_wrote_them() {
             note,
             state: VersionState::Released,
             fix: None,
+            is_data: false,
         };
         store.import(&request, &Stop::default(), &mut |_| ()).map(|import| import.version.version)
     };
@@ -220,6 +223,7 @@ fn check_put_back(damage: impl Fn(&Path), expected: &[&str]) {
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((again.version.version, again.version.digest), (1, version.digest));
@@ -292,6 +296,7 @@ fn an_older_version_is_put_back_if_it_is_damaged_and_comes_as_a_new_one_if_not()
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     let put_back = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
     assert_eq!((put_back.version.version, put_back.put_back), (1, vec!["vmlinuz"]));
@@ -361,6 +366,7 @@ fn foreign_formats_have_the_same_content_as_the_raw_disk() {
             note: None,
             state: VersionState::Released,
             fix: None,
+            is_data: false,
         };
         let version = store
             .import(&request, &Stop::default(), &mut |progress| last = Some(progress))
@@ -648,6 +654,7 @@ fn content_that_has_changed_is_found_by_reading_all_of_it_and_put_back() {
             note: None,
             state: VersionState::Released,
             fix: None,
+            is_data: false,
         };
         let again = store.import(&request, &Stop::default(), &mut |_| ()).unwrap();
         assert_eq!(again.put_back, [file]);

@@ -38,6 +38,7 @@ fn import(disk: &Path) -> Result<Import, ImportError> {
         name: "test".parse().unwrap(),
         note: None,
         state: VersionState::Released,
+        is_data: false,
     };
     let import = store.import(&request, &Stop::default(), &mut |_| ())?;
     // What is stored is found again.

@@ -40,6 +40,7 @@ fn import(
         note: None,
         state: VersionState::Released,
         fix: None,
+        is_data: false,
     };
     Ok(store.import(&request, &Stop::default(), progress)?.version)
 }
@@ -334,6 +335,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
                 note: None,
                 state: VersionState::Released,
                 fix: None,
+                is_data: false,
             };
             let mut has_step = false;
             let stopped = store.import(&request, &stop, &mut |progress| {

@@ -64,6 +64,7 @@ fn import(store: &Store, disk: &Path) -> ImageVersion {
         note: Some("as installed".to_owned()),
         state: VersionState::Released,
         disk_bytes: None,
+        is_data: false,
     };
     store.import(&request, &Stop::default(), &mut |_| ()).unwrap().version
 }

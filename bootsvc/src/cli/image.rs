@@ -291,7 +291,15 @@ impl Image {
                 // As root, who may read it, and sees whether a program writes to it.
                 let (source, files) = files::open(&file, &paths.unshared())?;
                 let fix = fix.then(FixChoice::default);
-                let request = ImportRequest { source, disk_bytes: size, name, note, state, fix };
+                let request = ImportRequest {
+                    source,
+                    disk_bytes: size,
+                    name,
+                    note,
+                    state,
+                    fix,
+                    is_data: false,
+                };
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
@@ -354,7 +362,7 @@ pub(super) fn request(
     let source =
         Source::open(file).with_context(|| format!("{} was not imported", file.display()))?;
     let fix = fixes.then(FixChoice::default);
-    Ok(ImportRequest { source, disk_bytes: None, name, note, state, fix })
+    Ok(ImportRequest { source, disk_bytes: None, name, note, state, fix, is_data: false })
 }
 
 /// `20G`: what a disk may have.

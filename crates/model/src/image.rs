@@ -26,7 +26,8 @@ pub struct ImageVersion {
     pub logical_volume: Option<LogicalVolumeName>,
     /// The root's file system.
     pub file_system: FileSystem,
-    /// Release of the kernel that it boots, like `6.1.0-56-amd64`.
+    /// Release of the kernel that it boots, like `6.1.0-56-amd64`; empty: it is no system, but a disk that machines have beside their
+    /// roots.
     pub kernel_version: String,
     /// What that kernel is for. Versions of an older Bootlace don't say, and are for x86-64.
     #[serde(default)]
@@ -35,6 +36,13 @@ pub struct ImageVersion {
     pub os_name: Option<String>,
     /// When it was imported, seconds since 1970.
     pub imported_unix: u64,
+}
+
+impl ImageVersion {
+    /// Whether it is no system, but a file system that machines have beside their roots.
+    pub const fn is_data(&self) -> bool {
+        self.kernel_version.is_empty()
+    }
 }
 
 /// For whom a version is.

@@ -33,11 +33,11 @@ const BLOCKS_UNUSED: u16 = 2;
 /// One file or folder for each so many bytes, as mke2fs has it.
 pub(crate) const BYTES_PER_INODE: u64 = 16384;
 
-/// Makes an empty ext4 of `size_bytes` in a file that is new.
+/// Makes an empty ext4 of `size_bytes` in a file that is new, with this label of at most 16 bytes.
 ///
 /// # Errors
 /// `mke2fs` can't be started, or fails: with what it says.
-pub(crate) fn make(path: &Path, size_bytes: u64) -> io::Result<()> {
+pub(crate) fn make(path: &Path, size_bytes: u64, label: &str) -> io::Result<()> {
     // Administrators' programs are not in the search path of everybody.
     let mut places = std::env::var_os("PATH").unwrap_or_default();
     places.push(":/usr/sbin:/sbin");
@@ -45,7 +45,7 @@ pub(crate) fn make(path: &Path, size_bytes: u64) -> io::Result<()> {
     let inode_bytes = INODE_BYTES.to_string();
     let bytes_per_inode = BYTES_PER_INODE.to_string();
     let made = Command::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-m", "1", "-L", "root"])
+        .args(["-q", "-F", "-t", "ext4", "-m", "1", "-L", label])
         .args(["-b", &block_bytes, "-I", &inode_bytes, "-i", &bytes_per_inode, "-O", FEATURES])
         // The file is new: where nothing was written it is zero.
         .args(["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1"])

@@ -12,7 +12,7 @@ const META: Meta =
 /// A file system of `mib` MiB with what `fill` puts there.
 fn made(mib: u64, fill: impl FnOnce(&mut NewRoot<'_>)) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
-    make(file.path(), mib << 20).unwrap();
+    make(file.path(), mib << 20, "root").unwrap();
     let mut root = NewRoot::open(file.as_file()).unwrap();
     fill(&mut root);
     root.finish().unwrap();
@@ -228,7 +228,7 @@ fn long_zeroes_become_holes() {
 #[test]
 fn what_does_not_fit_is_told() {
     let file = NamedTempFile::new().unwrap();
-    make(file.path(), 64 << 20).unwrap();
+    make(file.path(), 64 << 20, "root").unwrap();
     let mut root = NewRoot::open(file.as_file()).unwrap();
     let put = root.file(b"large", &META, &mut io::repeat(7));
     assert!(matches!(put, Err(PutError::Full)));

@@ -87,8 +87,10 @@ impl Store {
             .as_ref()
             .is_none_or(|described| described.kernel_version == imported.kernel_version);
         // An earlier Bootlace may have chosen another of the kernels on the disk.
-        let has_kernel = fs::read(self.vmlinuz_path(image, number))
-            .is_ok_and(|found| !found.is_empty() && (found == vmlinuz || !is_same_kernel));
+        let has_kernel = fs::read(self.vmlinuz_path(image, number)).is_ok_and(|found| {
+            found == vmlinuz && (imported.is_data() || !found.is_empty())
+                || !found.is_empty() && !is_same_kernel
+        });
         let has_description = described.is_some() && (has_kernel || is_same_kernel);
         let files = FILES.iter().zip([has_disk, has_kernel, has_description]);
         Ok(files.filter(|(_, is_whole)| !is_whole).map(|((name, _), _)| *name).collect())

@@ -44,7 +44,9 @@ impl Store {
             }
             Err(error) => return Some(self.unreadable(image, *number, error)),
         }
-        if let Err(why) = check_kernel(self.vmlinuz_path(image, *number)) {
+        if !version.is_data()
+            && let Err(why) = check_kernel(self.vmlinuz_path(image, *number))
+        {
             return without_kernel(why);
         }
         let why = match size_of(self.disk_path(image, *number)) {

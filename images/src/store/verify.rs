@@ -142,6 +142,9 @@ impl Store {
 
     /// The kernel is compared with the one on the disk, which is whole.
     fn kernel_flaw(&self, described: &ImageVersion) -> Option<String> {
+        if described.is_data() {
+            return None;
+        }
         let ImageVersion { image, version, kernel_version, .. } = described;
         let path = self.vmlinuz_path(image, *version);
         let kernel = match fs::read(&path) {

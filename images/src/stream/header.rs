@@ -68,8 +68,7 @@ impl Header {
         }
         let is_kernel = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
         let kernel = &version.kernel_version;
-        if kernel.is_empty()
-            || kernel.len() > NAME_BYTES_MAX
+        if kernel.len() > NAME_BYTES_MAX
             || kernel.starts_with('.')
             || !kernel.bytes().all(is_kernel)
         {

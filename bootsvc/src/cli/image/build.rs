@@ -79,8 +79,15 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
     let new = NewJob { kind: JobKind::ImageBuild, what: format!("{name} by {named}"), by };
     let disk_bytes = size.or_else(|| recipe.disk_bytes());
     let image = name.clone();
-    let request =
-        |source| ImportRequest { source, disk_bytes, name: image, note, state, fix: None };
+    let request = |source| ImportRequest {
+        source,
+        disk_bytes,
+        name: image,
+        note,
+        state,
+        fix: None,
+        is_data: false,
+    };
     as_job(paths, new, |work| build_now(paths, server, built, request, work))?;
     say_next(paths, &name, state);
     Ok(())
@@ -99,7 +106,8 @@ pub(in crate::cli) fn build_ordered(
     let built = Built::ask(&ordered, &socket).with_context(|| {
         format!("nobody builds at {}: is bootlace-builder.socket started?", socket.display())
     })?;
-    let request = |source| ImportRequest { source, disk_bytes, name, note, state, fix: None };
+    let request =
+        |source| ImportRequest { source, disk_bytes, name, note, state, fix: None, is_data: false };
     build_now(paths, connect(paths)?, built, request, work)
 }
 

@@ -331,6 +331,7 @@ fn import_from(
         note: capture.note.clone(),
         state: capture.state,
         fix: capture.fixes.then(FixChoice::default),
+        is_data: false,
     };
     let mut progress = |it: Progress| {
         let Some(worker) = worker else { return };
