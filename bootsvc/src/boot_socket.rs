@@ -120,7 +120,7 @@ impl NewVersion {
     }
 }
 
-/// What became of it. One of both is there.
+/// What became of it. One of both is there, unless it is a disk without a system.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Recorded {
     /// Size of its initrd.
@@ -224,7 +224,8 @@ async fn record(
     };
     Ok(Json(match initrd {
         Ok(path) => {
-            let initrd_bytes = Some(std::fs::metadata(path).map_or(0, |about| about.len()));
+            let initrd_bytes =
+                path.map(|path| std::fs::metadata(path).map_or(0, |about| about.len()));
             Recorded { initrd_bytes, initrd_error: None, goes_on }
         }
         Err(error) => Recorded { initrd_bytes: None, initrd_error: Some(error.chain()), goes_on },

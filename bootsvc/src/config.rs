@@ -29,7 +29,7 @@ pub(crate) use storage_server::StorageConfig;
 pub(crate) use values::{Pool, Subnet, check_local};
 
 use error::show;
-use initcfg::RamSize;
+use initcfg::{RamSize, ZramPercent};
 use model::{KernelArgs, LoaderFamily, SignedLoader, Strangers};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{
     by_mac, choice, default_lease, domain, duration, menu_password, mtu, ram_size, reserved,
-    routes, vlan, web_names, yes,
+    routes, vlan, web_names, yes, zram,
 };
 use wire::{Mac, Route};
 
@@ -314,6 +314,15 @@ pub(crate) struct BootSettings {
     /// - Example: `ram = "2048M"`
     #[serde(deserialize_with = "ram_size")]
     pub(crate) ram: RamSize,
+    /// How much [compressed swap space](how-to/further-disks.md#swap-space) machines have in their own memory, which are given no more
+    /// than 4 GiB of it and whose image does not see to that itself. What it holds takes a half to a third of its size. With 0 they
+    /// have none.
+    ///
+    /// - Value: percent of the memory, 0 to 200
+    /// - Default: `zram = 50`
+    /// - Example: `zram = 0`
+    #[serde(deserialize_with = "zram")]
+    pub(crate) zram: Option<ZramPercent>,
     /// The busybox of rescue shells. It must be static.
     ///
     /// - Value: the path of a file
@@ -414,6 +423,7 @@ impl Default for BootSettings {
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
+            zram: ZramPercent::new(50),
             rescue_busybox: None,
             strangers: None,
             menu_password: None,

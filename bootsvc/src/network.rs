@@ -188,6 +188,7 @@ fn served(
         foreign_dhcp: !leases,
         own_dhcp: config.network.address_by == AddressBy::Dhcp || !leases,
         ram: config.boot.ram,
+        zram: config.boot.zram,
         strangers: config.boot.strangers.unwrap_or(match leases {
             true => Strangers::Wait,
             false => Strangers::LocalDisk,

@@ -62,6 +62,11 @@ impl Paths {
         Self { root: root.to_owned() }
     }
 
+    /// Below which they are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether the servers' sockets can be where they belong.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The JSON API.
 
 mod captures;
+mod disks;
 mod edits;
 mod files;
 mod images;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> Router<Front> {
         .route("/images/damaged", get(damaged_images))
         .route("/initrds", get(initrds))
         .merge(screen)
+        .merge(disks::router())
         .merge(files::router())
         .merge(captures::router())
         .merge(edits::router())

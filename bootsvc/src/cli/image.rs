@@ -2,10 +2,12 @@
 
 mod build;
 mod capture;
+mod data;
 mod edit;
 mod files;
 mod harms;
 pub(super) mod leave;
+mod list;
 pub(super) mod receive;
 mod rings;
 mod shell;
@@ -16,12 +18,14 @@ use self::build::{build, show_recipes};
 pub(super) use self::edit::publish_ordered;
 use self::files::Files;
 use self::harms::{WhichVersion, check, fix, said_of};
+pub(super) use self::list::REPAIR;
+use self::list::list;
 use self::rings::RingCommand;
 pub(super) use self::versions::warn_of_nothing;
 use self::versions::{NamedVersion, changes, new_state, number, remove, roll_back, set, set_note};
+use super::advise;
 use super::as_job::{Work, as_job, caller, word};
 use super::verify::{Which, verify};
-use super::{advise, say, table};
 use crate::boot_socket::{IMAGES, NewVersion, Recorded};
 use crate::builder::worker;
 use crate::paths::Paths;
@@ -29,14 +33,8 @@ use crate::privileges::{become_command, become_command_with_readers, is_owner};
 use crate::site::{Refused, Site, connect};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use hyper::StatusCode;
 use images::{FixChoice, Import, ImportError, ImportRequest, Progress, Source, Store};
-use model::{
-    ImageName, ImageVersion, Machine, MachineName, RoomName, Size, VersionState, WriteMode,
-    binary_size,
-};
-use serde::Deserialize;
-use serde_json::Value;
+use model::{ImageName, ImageVersion, MachineName, RoomName, Size, VersionState, binary_size};
 use service::jobs::{JobKind, NewJob};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -80,7 +78,11 @@ pub(super) enum Image {
         /// The version itself stays as it is: see bootlace image fix.
         #[arg(long)]
         fix: bool,
+        /// It is no system, but a file system that machines have beside their roots: see bootlace disk
+        #[arg(long, conflicts_with = "fix")]
+        data: bool,
     },
+    New(data::New),
     /// Tell what in a version hurts a diskless machine, and what helps
     ///
     /// Files are read out of it, and nothing is changed. What Bootlace deals with by itself at each boot is only counted.
@@ -287,19 +289,13 @@ pub(super) enum Image {
 impl Image {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         match self {
-            Self::Import { file, name, size, about: AboutNew { note, state }, fix } => {
+            Self::New(new) => new.run(paths),
+            Self::Import { file, name, size, about: AboutNew { note, state }, fix, data } => {
                 // As root, who may read it, and sees whether a program writes to it.
                 let (source, files) = files::open(&file, &paths.unshared())?;
                 let fix = fix.then(FixChoice::default);
-                let request = ImportRequest {
-                    source,
-                    disk_bytes: size,
-                    name,
-                    note,
-                    state,
-                    fix,
-                    is_data: false,
-                };
+                let (disk_bytes, is_data) = (size, data);
+                let request = ImportRequest { source, disk_bytes, name, note, state, fix, is_data };
                 // The boot server is to see who has called, and not who this process becomes.
                 let (server, by) = (connect(paths)?, caller());
                 become_command_with_readers(paths)?;
@@ -380,7 +376,7 @@ fn import(
     check_owner(paths)?;
     let what = format!("{} from {}", request.name, request.source.path().display());
     let new = NewJob { kind: JobKind::ImageImport, what, by };
-    let (image, state) = (request.name.clone(), request.state);
+    let (image, state, is_data) = (request.name.clone(), request.state, request.is_data);
     as_job(paths, new, |work| {
         let imported = import_now(paths, server, &request, work);
         // Whoever writes an archive goes on until nobody reads it any more.
@@ -391,7 +387,7 @@ fn import(
             _ => imported,
         }
     })?;
-    say_next(paths, &image, state);
+    say_next(paths, &image, state, is_data);
     Ok(())
 }
 
@@ -407,8 +403,11 @@ fn check_owner(paths: &Paths) -> anyhow::Result<()> {
 }
 
 /// What people do after an import.
-fn say_next(paths: &Paths, image: &ImageName, state: VersionState) {
+fn say_next(paths: &Paths, image: &ImageName, state: VersionState, is_data: bool) {
     let next = match state {
+        VersionState::Released if is_data => {
+            format!("Next: bootlace disk put NAME --image {image} --mount /FOLDER")
+        }
         VersionState::Released => format!(
             "Next: bootlace machine set NAME --mac MAC --image {image}, or adopt a machine on the web page."
         ),
@@ -521,7 +520,7 @@ fn after_import(
     for warning in &warnings {
         work.say(format!("warning: {warning}"));
     }
-    if !is_signed {
+    if !is_signed && !version.is_data() {
         work.say("note: its kernel has no signature, so PCs with Secure Boot can't start it");
     }
     let named = format!("{}/v{}", version.image, version.version);
@@ -542,8 +541,9 @@ fn after_import(
             "warning: {machine} has started again on what was published, and goes on changing it: what it writes now is not in this version"
         ));
     }
-    let size = recorded.initrd_bytes.unwrap_or_default();
-    work.say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
+    if let Some(size) = recorded.initrd_bytes {
+        work.say(format!("initrd built: {:.1} MB", size as f64 / 1e6));
+    }
     Ok(told)
 }
 
@@ -577,6 +577,12 @@ fn said_of_import(version: &ImageVersion, put_back: &[&str]) -> String {
             put_back.join(", ")
         );
     }
+    if version.is_data() {
+        let (file_system, size) = (version.file_system, Size(version.size_bytes));
+        return format!(
+            "{image}: version {number} imported: a disk beside roots, {file_system}, {size}"
+        );
+    }
     format!(
         "{image}: version {number} imported: {}, kernel {} for {}, {}",
         version.os_name.as_deref().unwrap_or("unknown system"),
@@ -605,130 +611,6 @@ fn record(paths: &Paths, server: Option<UnixStream>, new: &NewVersion) -> anyhow
              then takes no room, or restart the boot server"
         )
     })
-}
-
-/// A machine, as far as its image goes.
-#[derive(Deserialize)]
-struct Booted {
-    #[serde(flatten)]
-    machine: Machine,
-    next_version: Option<u32>,
-}
-
-/// The site, as far as the storage server goes.
-#[derive(Deserialize)]
-struct Storage {
-    storage_error: Option<String>,
-}
-
-/// An image version, and what people wanted to remember about it.
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(flatten)]
-    version: ImageVersion,
-    #[serde(default)]
-    state: VersionState,
-    #[serde(default)]
-    note: Option<String>,
-}
-
-/// An image version with which machines can't start.
-#[derive(Deserialize)]
-struct Damaged {
-    image: ImageName,
-    version: u32,
-    why: String,
-}
-
-/// What helps a damaged version.
-pub(super) const REPAIR: &str = "Import the same disk again under its name, which puts back what is missing; or mount the file system \
-                      that holds it, or put it back from a backup.";
-
-/// Image versions with which machines can't start. A server of an earlier Bootlace does not tell.
-fn damaged(site: &Site) -> anyhow::Result<Vec<Damaged>> {
-    site.get("/api/v1/images/damaged").or_else(|error| match error.downcast_ref::<Refused>() {
-        Some(refused) if refused.status == StatusCode::NOT_FOUND => Ok(Vec::new()),
-        _ => Err(error),
-    })
-}
-
-fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
-    let site = Site::open(paths)?;
-    let versions: Value = site.get("/api/v1/images")?;
-    if json {
-        say(serde_json::to_string_pretty(&versions)?);
-        return Ok(());
-    }
-    let versions: Vec<Listed> = serde_json::from_value(versions)?;
-    let damaged = damaged(&site)?;
-    if versions.is_empty() && damaged.is_empty() {
-        advise(paths, "No images yet. Import one: bootlace image import FILE --name NAME");
-        return Ok(());
-    }
-    // Who keeps a disk stays on the version that it was made on, which the storage server knows.
-    let storage: Storage = site.get("/api/v1/status")?;
-    let machines: Vec<Booted> = site.get("/api/v1/machines")?;
-    let is_damaged = |image: &ImageName, version: u32| {
-        damaged.iter().any(|it| (&it.image, it.version) == (image, version))
-    };
-    // What machines get that follow what is released.
-    let is_current = |version: &ImageVersion, state: VersionState| {
-        let is_newer = |other: &Listed| {
-            other.state == VersionState::Released
-                && other.version.image == version.image
-                && other.version.version > version.version
-        };
-        state == VersionState::Released && !versions.iter().any(is_newer)
-    };
-    let mut rows: Vec<[String; 9]> = versions
-        .iter()
-        .map(|Listed { version, state, note }| {
-            let mark = if is_damaged(&version.image, version.version) { " damaged" } else { "" };
-            let used_by = machines.iter().filter(|booted| {
-                booted.machine.has_image(&version.image)
-                    && booted.next_version == Some(version.version)
-            });
-            [
-                version.image.to_string(),
-                format!("{}{mark}", version.version),
-                format!("{state}{}", if is_current(version, *state) { ", current" } else { "" }),
-                version.os_name.clone().unwrap_or_default(),
-                version.kernel_version.clone(),
-                version.architecture.to_string(),
-                Size(version.size_bytes).to_string(),
-                used_by.count().to_string(),
-                note.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    // Of these no more is known.
-    let is_listed = |it: &Damaged| {
-        let of_it = |Listed { version, .. }: &Listed| {
-            (&version.image, version.version) == (&it.image, it.version)
-        };
-        versions.iter().any(of_it)
-    };
-    rows.extend(damaged.iter().filter(|it| !is_listed(it)).map(|it| {
-        let mut row: [String; 9] = Default::default();
-        (row[0], row[1]) = (it.image.to_string(), format!("{} damaged", it.version));
-        row
-    }));
-    say(table(
-        ["IMAGE", "VERSION", "STATE", "SYSTEM", "KERNEL", "FOR", "SIZE", "MACHINES", "NOTE"],
-        &rows,
-    ));
-    if !damaged.is_empty() {
-        let told =
-            damaged.iter().map(|it| format!("\n- {}/v{}: {}.", it.image, it.version, it.why));
-        say(format!("\nDamaged:{}\n{REPAIR}", told.collect::<String>()));
-    }
-    let keeps_disk = |booted: &Booted| booted.machine.write_mode == WriteMode::Persistent;
-    if let Some(error) = storage.storage_error.filter(|_| machines.iter().any(keeps_disk)) {
-        say(format!(
-            "\nMachines that keep their disk may be on older versions than shown: {error}"
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

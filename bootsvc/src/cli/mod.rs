@@ -6,6 +6,7 @@ mod backup;
 #[cfg(test)]
 mod book;
 mod debug;
+mod disk;
 mod doctor;
 mod files;
 mod help;
@@ -141,6 +142,9 @@ enum Command {
     /// Make a USB stick or CD that boots PCs whose firmware can't
     #[command(subcommand)]
     Medium(medium::Medium),
+    /// Give machines disks beside their roots: their own, shared ones, folders that last, swap space
+    #[command(subcommand)]
+    Disk(disk::Disk),
     /// Lay files over the roots of machines
     #[command(subcommand)]
     Files(files::Files),
@@ -232,6 +236,7 @@ pub fn run() -> ExitCode {
         Command::Net(net) => net.run(&paths),
         Command::Initrd(initrd) => initrd.run(&paths),
         Command::Medium(medium) => medium.run(&paths),
+        Command::Disk(disk) => disk.run(&paths),
         Command::Files(files) => files.run(&paths),
         Command::Try(try_pc) => try_pc.run(&paths),
         Command::Manual(manual) => manual.run(),

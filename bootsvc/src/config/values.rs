@@ -1,7 +1,7 @@
 //! Values of `bootlace.toml` that are checked as they are read.
 
 use hyper::Uri;
-use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE};
+use initcfg::{MTU_RANGE, NBD_SERVERS_MAX, RamSize, VLAN_RANGE, ZramPercent};
 use lettre::message::Mailbox;
 use model::binary_size;
 use serde::Deserialize as _;
@@ -207,6 +207,16 @@ pub(super) fn ram_size<'de, D: serde::Deserializer<'de>>(
 ) -> Result<RamSize, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?} is {error}")))
+}
+
+/// Percent; 0 is none.
+pub(super) fn zram<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ZramPercent>, D::Error> {
+    match u8::deserialize(deserializer)? {
+        0 => Ok(None),
+        percent => percent.try_into().map(Some).map_err(serde::de::Error::custom),
+    }
 }
 
 /// A line of `grub-mkpasswd-pbkdf2`: `grub.pbkdf2.sha512.ROUNDS.SALT.HASH`, the last two in hexadecimal digits.

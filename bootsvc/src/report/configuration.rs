@@ -45,6 +45,7 @@ const RULES: &[(&str, Rule)] = &[
     ("boot.fitted_initrds", Rule::Show),
     ("boot.reboot_after_failure_seconds", Rule::Show),
     ("boot.ram", Rule::Show),
+    ("boot.zram", Rule::Show),
     ("boot.rescue_busybox", Rule::File { is_secret: false }),
     ("boot.strangers", Rule::Show),
     ("boot.menu_password", Rule::Hide),

@@ -47,6 +47,11 @@ pub enum DiskWrites {
 
 /// What a machine does with a further disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 pub enum DiskPurpose {
     /// It is mounted at this folder of the root (`mount /data`).
     Mount(String),
@@ -100,14 +105,21 @@ impl FromStr for DiskTag {
     }
 }
 
-impl FurtherDisk {
-    /// Where the machine's folders of a disk of this purpose are, or where it is mounted.
+impl DiskPurpose {
+    /// The folders of the root that are on the disk, or where it is mounted.
     pub fn folders(&self) -> &[String] {
-        match &self.purpose {
-            DiskPurpose::Mount(folder) => core::slice::from_ref(folder),
-            DiskPurpose::Carry(folders) => folders,
-            DiskPurpose::Swap => &[],
+        match self {
+            Self::Mount(folder) => core::slice::from_ref(folder),
+            Self::Carry(folders) => folders,
+            Self::Swap => &[],
         }
+    }
+}
+
+impl FurtherDisk {
+    /// As [`DiskPurpose::folders`].
+    pub fn folders(&self) -> &[String] {
+        self.purpose.folders()
     }
 }
 

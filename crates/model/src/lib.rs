@@ -35,6 +35,7 @@ mod ring;
 mod room;
 mod settings;
 mod site;
+mod site_disk;
 mod site_file;
 mod size;
 mod snapshot;
@@ -64,8 +65,8 @@ pub use image::{Follows, ImageChoice, ImageVersion, VersionNumber, VersionState}
 pub use initcfg::{
     BadRootUrl, CaptureEnd, CaptureOrder, Claim, DiskKey, DiskName, DiskPurpose, DiskTag,
     DiskWrites, FURTHER_DISKS_MAX, FileSystem, FurtherDisk, LogicalVolumeName, NO_ROOM_YET, Nonce,
-    ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, disk_folder,
-    iscsi_initiator,
+    ParseChoiceError, RootKind, RootUrl, SECRET_SUFFIX, SecureBoot, Stage, ZramPercent,
+    disk_folder, iscsi_initiator,
 };
 pub use ipxe::{IPXE_ENTRY_PATH, entry_ipxe, ipxe_waits};
 pub use kernel_args::KernelArgs;
@@ -89,6 +90,7 @@ pub use ring::{
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
+pub use site_disk::{DiskWhat, DisksClash, SiteDisk, check_disks, disks_of};
 pub use site_file::{
     BadFileSetting, FileMode, FileOwner, FilesOf, SiteFile, SiteFileKind, what_counts,
 };

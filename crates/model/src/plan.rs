@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
-use initcfg::{BootConfig, RamSize, Root, StorageNetwork};
+use initcfg::{BootConfig, RamSize, Root, StorageNetwork, ZramPercent};
 use wire::{Mac, Route};
 
 impl Network {
@@ -56,6 +56,8 @@ pub struct Network {
     pub own_dhcp: bool,
     /// How much of their memory machines in write mode `ram` give to what they write.
     pub ram: RamSize,
+    /// How much swap space machines with little memory have in it, compressed; `None`: none.
+    pub zram: Option<ZramPercent>,
     /// What becomes of PCs that are no machines.
     pub strangers: Strangers,
     /// Opens the locked lines of menus, as `grub-mkpasswd-pbkdf2` has made it.
@@ -277,6 +279,15 @@ pub fn plan(
             false => Waiting::ImageMissing(name, image.image.clone()),
         });
     };
+    if version.is_data() {
+        return Err(Waiting::NotReady(alloc::format!(
+            "{} is to boot the image {}, which is no system, but a disk beside roots: choose another on its page, or by bootlace machine \
+             set {} --image IMAGE",
+            machine.name,
+            version.image,
+            machine.name
+        )));
+    }
     let root = match machine.root {
         RootKind::Nbd => {
             Root::Nbd { servers: network.nbd.clone(), export: machine.name.as_str().into() }
@@ -377,6 +388,7 @@ pub(crate) mod tests {
             foreign_dhcp: false,
             own_dhcp: false,
             ram: RamSize::default(),
+            zram: None,
             strangers: Strangers::Wait,
             menu_password: None,
         }

@@ -1,8 +1,8 @@
 //! The site as the boot path sees it: an immutable view.
 
 use crate::{
-    ImageChoice, ImageName, ImageVersion, Machine, MachineName, Ring, Room, RoomName, Settings,
-    VersionState,
+    DiskWhat, ImageChoice, ImageName, ImageVersion, Machine, MachineName, Ring, Room, RoomName,
+    Settings, SiteDisk, VersionState, disks_of,
 };
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -60,6 +60,8 @@ pub struct Site {
     pub rooms: Vec<Room>,
     /// What machines inherit whose room says nothing.
     pub settings: Settings,
+    /// Disks beside roots.
+    pub disks: Vec<SiteDisk>,
     /// Where in `machines` the one with each NIC is.
     by_mac: BTreeMap<Mac, usize>,
 }
@@ -71,6 +73,21 @@ impl Site {
         let by_mac = of_each.flat_map(|(index, it)| it.macs().map(move |mac| (mac, index)));
         let by_mac = by_mac.collect();
         Self { machines, images, by_mac, ..Self::default() }
+    }
+
+    /// This site, with these disks beside roots.
+    #[must_use]
+    pub fn with_disks(self, disks: Vec<SiteDisk>) -> Self {
+        Self { disks, ..self }
+    }
+
+    /// The disks that the machine has beside its root when it boots, by name. Where an image is changed, or the PC's own disks are
+    /// captured, there are none.
+    pub fn disks_of(&self, machine: &Machine) -> Vec<(&SiteDisk, &DiskWhat)> {
+        match machine.edit.is_none() && machine.capture.is_none() {
+            true => disks_of(&self.disks, machine.room.as_ref(), &machine.name),
+            false => Vec::new(),
+        }
     }
 
     /// This site, with image versions that are for these.
@@ -119,6 +136,11 @@ impl Site {
     /// A certain version of an image.
     pub fn version(&self, image: &ImageName, version: u32) -> Option<&ImageVersion> {
         self.images.iter().find(|have| have.image == *image && have.version == version)
+    }
+
+    /// As [`by_image`](Self::by_image), of those that machines can boot.
+    pub fn systems_by_image(&self) -> impl Iterator<Item = &[ImageVersion]> {
+        self.by_image().filter(|versions| !versions[0].is_data())
     }
 
     /// The versions of each image, the oldest first; of each there is one.

@@ -6,7 +6,7 @@ use std::path::Path;
 pub const COMMANDS: &[&str] = &[
     "setup", "up", "serve", "storage", "share", "check", "status", "doctor", "logs", "debug",
     "nagios", "backup", "image", "job", "machine", "room", "site", "lease", "net", "initrd",
-    "medium", "files", "try", "login", "user", "token", "audit", "alert", "help",
+    "medium", "disk", "files", "try", "login", "user", "token", "audit", "alert", "help",
 ];
 
 /// Where texts say that the state is.

@@ -1,6 +1,7 @@
 //! What can go wrong, in words for the person who asked.
 
 mod capture;
+mod disks;
 mod edit;
 mod files;
 mod lease;
@@ -8,6 +9,7 @@ mod room;
 mod version;
 
 pub use capture::CaptureError;
+pub use disks::DisksError;
 pub use edit::EditError;
 pub use files::FilesError;
 pub use lease::LeaseError;
@@ -286,6 +288,12 @@ pub enum Error {
         "{0} is a multicast address or no address at all, so no network card has it: see the sticker on the PC, or adopt the PC when it asks"
     )]
     GroupMac(Mac),
+    /// The image has no system.
+    #[error(
+        "the image {0} is no system, but a disk that machines have beside their roots: bootlace disk put gives it to them, and \
+         bootlace image ls shows what they could boot"
+    )]
+    NoSystem(ImageName),
     /// There is no such image.
     #[error("there is no image {image}: {}", known_images(known))]
     NoImage {
@@ -350,6 +358,9 @@ pub enum Error {
     /// Something can't be laid over machines' roots.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Machines can't have such a disk beside their roots.
+    #[error(transparent)]
+    Disks(#[from] DisksError),
     /// Something can't be done with an address.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -553,6 +564,7 @@ impl Error {
             | Self::Incoming(IncomingError::Missing(_)) => true,
             Self::Room(error) => error.is_not_found(),
             Self::Files(FilesError::Missing { .. }) => true,
+            Self::Disks(DisksError::Missing { .. } | DisksError::NothingWritten(_)) => true,
             Self::Lease(error) => error.is_not_found(),
             _ => false,
         }
@@ -581,6 +593,8 @@ impl Error {
                 | Self::NoMenuPassword(_)
                 | Self::Room(_)
                 | Self::Files(_)
+                | Self::Disks(_)
+                | Self::NoSystem(_)
                 | Self::Version(_)
                 | Self::Edit(_)
                 | Self::Capture(_)

@@ -34,15 +34,17 @@ pub use crate::boot::{
 pub use crate::clock::{Clock, Now};
 pub use crate::commands::{COMMANDS, Commands};
 pub use crate::error::{
-    CaptureError, EditError, Error, FilesError, LeaseError, RoomError, Unwritable, VersionError,
+    CaptureError, DisksError, EditError, Error, FilesError, LeaseError, RoomError, Unwritable,
+    VersionError,
 };
 pub use crate::fleet::{
     Arrived, CaptureView, DamagedVersion, Discovered, EditView, FileRead, FixWish, Fixed, Freed,
-    ImportedLease, ImportedLeases, LaidAt, LaidFile, LaidOver, LeaseKind, LeaseView, LeftOutLease,
-    MachineChange, MachineState, MachineView, NewBuild, NewCapture, NewEdit, NewFile, NewImport,
-    Nic, NotChecked, Offer, Preview, Publication, Receiving, ReceivingStream, Released, Rescue,
-    ReservedIn, RingView, RoomChange, RoomView, SendingStream, SettingsChange, StateWord, Status,
-    VersionChanges, VersionHarms, Wanted, WrittenDisk, image_modules, snapshot_changes,
+    ImportedLease, ImportedLeases, KeptBeside, LaidAt, LaidFile, LaidOver, LeaseKind, LeaseView,
+    LeftOutLease, MachineChange, MachineDisk, MachineState, MachineView, NewBuild, NewCapture,
+    NewDisk, NewEdit, NewFile, NewImport, Nic, NotChecked, Offer, Preview, Publication, Receiving,
+    ReceivingStream, Released, Rescue, ReservedIn, RingView, RoomChange, RoomView, SendingStream,
+    SettingsChange, StateWord, Status, VersionChanges, VersionHarms, Wanted, WrittenDisk,
+    image_modules, snapshot_changes,
 };
 pub use crate::initrds::{InitrdFile, InitrdState};
 pub use crate::live::{

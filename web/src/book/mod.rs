@@ -49,6 +49,7 @@ pages!(
     "how-to/arm64",
     "how-to/rooms",
     "how-to/lay-files-over",
+    "how-to/further-disks",
     "how-to/ldap-and-nfs-homes",
     "how-to/boot-menus",
     "how-to/ipxe",

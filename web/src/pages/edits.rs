@@ -73,7 +73,7 @@ async fn page(
 ) -> Response {
     let edits = admin.edits().await.into_iter().map(|view| Shown::new(view, admin)).collect();
     let site = admin.site();
-    let images = site.by_image().map(|versions| versions[0].image.to_string()).collect();
+    let images = site.systems_by_image().map(|versions| versions[0].image.to_string()).collect();
     let free = site.machines.iter().filter(|machine| machine.edit.is_none());
     let machines = free.map(|machine| machine.name.to_string()).collect();
     let Typed { image, machine, error } = typed;

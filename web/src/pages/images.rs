@@ -159,8 +159,14 @@ pub(crate) async fn show(service: Viewer, Query(options): Query<Options>) -> Pag
             is_current,
             state: site.state(version),
             size: text::bytes(version.size_bytes),
-            os_name: version.os_name.clone().unwrap_or_else(|| "unnamed system".to_owned()),
-            kernel: format!("{} for {}", version.kernel_version, version.architecture),
+            os_name: version.os_name.clone().unwrap_or_else(|| match version.is_data() {
+                true => "no system".to_owned(),
+                false => "unnamed system".to_owned(),
+            }),
+            kernel: match version.is_data() {
+                true => format!("a disk beside roots, {}", version.file_system),
+                false => format!("{} for {}", version.kernel_version, version.architecture),
+            },
             digest: version.digest.chars().take(12).collect(),
             imported: When::seconds(version.imported_unix, service.now()),
             initrd_class,

@@ -161,7 +161,7 @@ pub(crate) fn image_choices(viewer: &Viewer, chosen: &str) -> Vec<Choice> {
     let site = viewer.site();
     let choice = |value: &str, label| Choice::new(value, label, chosen);
     let mut choices = vec![choice("", "none: it waits in the loader".to_owned())];
-    for of_image in site.by_image() {
+    for of_image in site.systems_by_image() {
         let image = &of_image[0].image;
         let means = |follows| {
             let meant = ImageChoice { image: image.clone(), follows };

@@ -89,7 +89,7 @@ pub(super) fn build(paths: &Paths, wanted: Wanted) -> anyhow::Result<()> {
         is_data: false,
     };
     as_job(paths, new, |work| build_now(paths, server, built, request, work))?;
-    say_next(paths, &name, state);
+    say_next(paths, &name, state, false);
     Ok(())
 }
 

@@ -60,7 +60,7 @@ impl Receive {
         if self.check {
             let about = check_stream(input, &Stop::default(), &mut |_| ())
                 .with_context(|| format!("{what} can't be received"))?;
-            super::say(format!("{what} is whole: {}", of(&about)));
+            super::super::say(format!("{what} is whole: {}", of(&about)));
             return Ok(());
         }
         if !is_owner(&paths.state()) {

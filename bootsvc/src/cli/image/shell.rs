@@ -95,7 +95,7 @@ impl OpenShell {
             Ok(told)
         })?;
         if is_published {
-            say_next(paths, &image, state);
+            say_next(paths, &image, state, false);
         }
         Ok(())
     }

@@ -92,6 +92,11 @@ impl Service {
         let Renewed { token, is_exchanged } = renewed;
         let rescue = open.rescue.as_ref();
         let rescue: Option<RescuePassword> = rescue.and_then(|word| word.parse().ok());
+        // What is told inside of TLS is not told here.
+        let (disks, disk_servers) = match is_exchanged {
+            true => Default::default(),
+            false => self.further_disks(&view.site, machine, address),
+        };
         let config = HostConfig {
             boot,
             token,
@@ -103,9 +108,9 @@ impl Service {
             },
             // Whether there are any is told inside of TLS, too.
             has_files: !is_exchanged && self.has_files(machine, &open.boot).await?,
-            disks: Vec::new(),
-            disk_servers: Vec::new(),
-            zram: None,
+            disks,
+            disk_servers,
+            zram: self.options().network_at(address).and_then(|network| network.zram),
         };
         Ok(Some(config.to_file()))
     }
@@ -142,6 +147,8 @@ impl Service {
     ) -> Result<ExportOrder, Error> {
         let exchange = match token.zip(mix) {
             Some((token, mix)) => {
+                let address = order.spec.address;
+                let (disks, disk_servers) = self.further_disks(&self.view().site, machine, address);
                 let told = HostConfig {
                     boot: boot.id,
                     token: mix,
@@ -149,9 +156,9 @@ impl Service {
                     rescue: None,
                     ssh: self.ssh_host_key(machine, boot).await?,
                     has_files: self.has_files(machine, boot).await?,
-                    disks: Vec::new(),
-                    disk_servers: Vec::new(),
-                    zram: None,
+                    disks,
+                    disk_servers,
+                    zram: self.options().network_at(address).and_then(|network| network.zram),
                 };
                 Some(Exchange { key: token.mixed(&mix).disk_key(), text: told.to_file() })
             }
@@ -206,6 +213,11 @@ impl Service {
                 let socket = &self.options().storage_socket;
                 let taken = storage_client::put_export(socket, &order).await?;
                 mix = mix.filter(|_| taken.is_exchanged);
+            }
+            if let Some(machine) = machine {
+                let last = mix.map_or(token, |mix| token.mixed(&mix));
+                let nic = (mac, address);
+                self.order_further_disks(&view, machine, open, nic, last.disk_key()).await;
             }
             let renewed = self
                 .database()

@@ -3,6 +3,7 @@
 mod candidates;
 mod captures;
 mod foreign_dhcp;
+mod further_disks;
 mod grub_config;
 mod hardware;
 mod host_segment;

@@ -158,7 +158,7 @@ impl Service {
         let is = self.boot_of(machine.mac).and_then(|boot| boot.firmware.architecture());
         let is = is.unwrap_or(Architecture::X86_64);
         let own = site.chosen_for(machine).filter(|version| version.architecture == is);
-        let released = site.by_image().filter_map(|versions| {
+        let released = site.systems_by_image().filter_map(|versions| {
             let image = versions.first()?.image.clone();
             site.chosen(&ImageChoice { image, follows: Follows::Released })
         });

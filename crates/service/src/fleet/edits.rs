@@ -94,6 +94,9 @@ impl Admin {
                 return Err(Error::NoImage { image, known });
             }
         };
+        if base.is_data() {
+            return Err(Error::NoSystem(image));
+        }
         service.check_boots(&base)?;
         // Of an earlier machine of this name, or of what was changed on it before.
         service.delete_left_disk(&name).await?;

@@ -195,13 +195,19 @@ impl Admin {
         };
         let entry = self.actor().does(action, name, Vec::new(), self.now().unix_ms);
         let service = self.service();
-        let decided = storage_client::decide_stall(&service.options().storage_socket, name, verb);
-        let n_requests = match decided.await {
+        let socket = &service.options().storage_socket;
+        let mut n_requests = match storage_client::decide_stall(socket, name, verb).await {
             Err(StorageError::Refused { status: 404, .. }) => {
                 return Err(Error::NoDiskNow(name.clone()));
             }
             decided => decided?,
         };
+        // Those beside its root wait for the same.
+        let answer = service.exports().last();
+        for export in answer.further.iter().filter(|export| export.spec.disk.machine == *name) {
+            let decided = storage_client::decide_stall(socket, &export.spec.disk, verb).await;
+            n_requests += decided.unwrap_or_default();
+        }
         // Only what was done. That it was can't be taken back if it can't be noted, and is in the log then.
         let noted = service.database().write(move |tables| Ok(tables.put_audit(&entry)?)).await;
         if let Err(error) = noted {

@@ -9,8 +9,8 @@ use crate::initrds::InitrdState;
 use crate::live::Held;
 use crate::service::Service;
 use model::{
-    ExportStatus, Finding, FindingKind, ImageChoice, MachineName, Network, Ring, RingEnd, Site,
-    Size, Space, Subject,
+    DiskId, ExportStatus, Finding, FindingKind, ImageChoice, MachineName, Network, Ring, RingEnd,
+    Site, Size, Space, Subject,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -107,16 +107,20 @@ impl Service {
         let short = exports.space.filter(Space::is_short).map(space_sentence);
         holds(FindingKind::DiskNearlyFull, server(short).into_iter().collect());
 
-        let layers = exports.list.iter().filter_map(|export| {
+        let all_exports = || exports.list.iter().chain(&exports.further);
+        let layers = all_exports().filter_map(|export| {
             let space = exports.space.filter(|space| space.is_layer_short(export.layer_bytes))?;
             let cause = layer_sentence(export.layer_bytes, space.layer_max_bytes?);
+            let cause = of_disk(&export.spec.disk, cause);
             Some(held(Subject::Machine(export.spec.disk.machine.clone()), cause))
         });
         holds(FindingKind::LayerNearlyFull, layers.collect());
 
-        let without = exports.disks.iter().filter_map(|disk| {
+        let all_disks = || exports.disks.iter().chain(exports.further_disks.iter());
+        let without = all_disks().filter_map(|disk| {
             let why = disk.no_snapshot.as_ref()?;
             let cause = format!("There is no snapshot of its disk of the last night: {why}");
+            let cause = of_disk(&disk.disk, cause);
             Some(held(Subject::Machine(disk.disk.machine.clone()), cause))
         });
         holds(FindingKind::NoSnapshot, without.collect());
@@ -154,7 +158,7 @@ impl Service {
         holds(FindingKind::RingTakenBack, taken_back.collect());
 
         let mut without_disk = BTreeSet::new();
-        let missing = exports.disks.iter().filter_map(|disk| {
+        let missing = all_disks().filter_map(|disk| {
             let why = disk.trouble.as_ref()?;
             // Of a machine that is gone, nobody misses it: what is still to be deleted is told as such.
             site.machine(&disk.disk.machine)?;
@@ -168,10 +172,11 @@ impl Service {
             holds(kind, found);
         }
         holds(FindingKind::DiskTakenOver, self.disks_taken_over(&site));
-        let broken = exports.list.iter().filter(|export| export.has_lost_writes).map(|export| {
+        let broken = all_exports().filter(|export| export.has_lost_writes).map(|export| {
             let cause = "The storage server could not write to its own disk what the machine had written: the machine's disk \
                          is read-only until it boots again, and what it wrote last may be lost";
-            held(Subject::Machine(export.spec.disk.machine.clone()), cause.to_owned())
+            let cause = of_disk(&export.spec.disk, cause.to_owned());
+            held(Subject::Machine(export.spec.disk.machine.clone()), cause)
         });
         holds(FindingKind::WritesLost, broken.collect());
         let kept = exports.disks.iter().filter(|disk| disk.trouble.is_none());
@@ -288,6 +293,14 @@ fn other_way(network: &Network, export: &ExportStatus) -> Option<String> {
 }
 
 /// What it means that a machine has written so much.
+/// What is so of a machine's disk: which one, if it is not the root.
+fn of_disk(disk: &DiskId, cause: String) -> String {
+    match &disk.tag {
+        None => cause,
+        Some(tag) => format!("Its disk {tag}: {cause}"),
+    }
+}
+
 fn layer_sentence(layer_bytes: u64, layer_max_bytes: u64) -> String {
     format!(
         "What it has written takes {} on the storage server, of the {} that it may take: beyond that its writes wait",

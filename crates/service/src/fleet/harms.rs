@@ -66,7 +66,9 @@ impl Viewer {
         number: u32,
     ) -> Result<VersionHarms, Error> {
         let service = self.service();
-        service.known(image, number)?;
+        if service.known(image, number)?.is_data() {
+            return Err(Error::NoSystem(image.clone()));
+        }
         let (store, of) = (Arc::clone(service.store()), image.clone());
         let looked = tokio::task::spawn_blocking(move || {
             Ok::<_, Error>((store.harms(&of, number)?, store.overlay(&of, number)?))

@@ -35,7 +35,7 @@ impl Admin {
     /// Records a version that somebody has made in the image store, and builds its initrd. Who records it again changes
     /// nothing.
     ///
-    /// The second result is where its initrd is, or why machines can't boot it yet.
+    /// The second result is where its initrd is, or why machines can't boot it yet; a disk without a system needs none.
     ///
     /// # Errors
     /// There is no such version in the store, or the database can't be written.
@@ -43,7 +43,7 @@ impl Admin {
         &self,
         image: ImageName,
         version: u32,
-    ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
+    ) -> Result<(ImageVersion, Result<Option<PathBuf>, Error>), Error> {
         let subject = format!("{image}/v{version}");
         let entry = self.actor().does("image.add", &subject, Vec::new(), self.now().unix_ms);
         self.service().record_version(image, version, entry).await
@@ -57,7 +57,7 @@ impl Service {
         image: ImageName,
         version: u32,
         entry: AuditEntry,
-    ) -> Result<(ImageVersion, Result<PathBuf, Error>), Error> {
+    ) -> Result<(ImageVersion, Result<Option<PathBuf>, Error>), Error> {
         let service = self;
         let store = Arc::clone(service.store());
         let described = tokio::task::spawn_blocking(move || {
@@ -65,7 +65,10 @@ impl Service {
         });
         let (version, states) = described.await.map_err(|_| Error::Stopping)??;
         // First the initrd, then the index: who boots the version finds it built.
-        let initrd = service.initrds().ensure(&version).await;
+        let initrd = match version.is_data() {
+            true => Ok(None),
+            false => service.initrds().ensure(&version).await.map(Some),
+        };
         let indexed = version.clone();
         let is_known = self.site().version(&version.image, version.version).is_some();
         let stored = service.database().write(move |tables| {

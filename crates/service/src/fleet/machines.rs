@@ -351,6 +351,9 @@ pub(super) fn check_image(
     {
         return Err(Error::NoVersion { image: image.clone(), version }.into());
     }
+    if versions.iter().any(|it| it.image == *image && it.is_data()) {
+        return Err(Error::NoSystem(image.clone()).into());
+    }
     let mut known: Vec<ImageName> = versions.into_iter().map(|version| version.image).collect();
     known.dedup();
     match known.contains(image) {

@@ -9,8 +9,8 @@ use crate::service::Service;
 use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
 use images::{FileChanges, PackageChange, StoreError, package_changes};
 use model::{
-    Boot, BootChoice, Capture, DiskReport, Follows, ImageChoice, ImageName, ImageVersion, Machine,
-    MachineName, Menu, Settings, Site, VersionState, WriteMode,
+    Boot, BootChoice, Capture, DiskReport, ExportStatus, Follows, ImageChoice, ImageName,
+    ImageVersion, Machine, MachineName, Menu, Settings, Site, SiteDisk, VersionState, WriteMode,
 };
 use std::sync::Arc;
 
@@ -179,10 +179,16 @@ impl Service {
         });
         by.extend(told(&run, "runs it", "run it"));
         let answer = self.exports().last();
+        let is_this =
+            |export: &&ExportStatus| (&export.spec.image, export.spec.version) == (image, number);
+        let used = answer.further.iter().filter(is_this).filter(|export| export.connections > 0);
+        let used: Vec<MachineName> = used.map(|export| export.spec.disk.machine.clone()).collect();
+        by.extend(told(&used, "uses it beside its root", "use it beside their roots"));
         let is_made_on = |disk: &&DiskReport| {
             disk.stands_on.as_ref().is_some_and(|it| (&it.image, it.version) == (image, number))
         };
-        let keep = answer.disks.iter().filter(is_made_on).map(|disk| disk.disk.machine.clone());
+        let all = answer.disks.iter().chain(answer.further_disks.iter());
+        let keep = all.filter(is_made_on).map(|disk| disk.disk.machine.clone());
         let keep: Vec<MachineName> = keep.collect();
         by.extend(told(
             &keep,
@@ -377,7 +383,12 @@ fn nobody_is_left_out(
     let rooms = before.rooms.iter().filter(|room| says_lost(&room.settings));
     let rooms = rooms.map(|room| format!("the room {}", room.name));
     let site = says_lost(&before.settings).then(|| "the site".to_owned());
-    let who: Vec<String> = machines.chain(rooms).chain(site).collect();
+    let disks = before
+        .disks
+        .iter()
+        .filter(|disk| disk.what.as_ref().is_some_and(|what| is_lost(&what.image)));
+    let disks = disks.map(|disk| format!("the disk {} of {}", disk.name, disk.of()));
+    let who: Vec<String> = machines.chain(rooms).chain(site).chain(disks).collect();
     match who.is_empty() {
         true => Ok(()),
         false => Err(VersionError::LastOne { image: image.clone(), version, who }.into()),
@@ -392,6 +403,9 @@ fn needed_by(site: &Site, image: &ImageName, number: u32) -> Vec<String> {
             || settings.menu.as_ref().is_some_and(|menu| offers(menu, &this))
     };
     let mut by = Vec::new();
+    let named = |disk: &&SiteDisk| disk.what.as_ref().is_some_and(|what| what.image == this);
+    let disks = site.disks.iter().filter(named);
+    by.extend(disks.map(|disk| format!("the disk {} of {} names it", disk.name, disk.of())));
     if in_settings(&site.settings) {
         by.push("the site names it".to_owned());
     }

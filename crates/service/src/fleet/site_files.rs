@@ -243,7 +243,7 @@ fn subject(of: &FilesOf, path: &str) -> String {
 }
 
 /// Room or machine must be there.
-fn must_be(tables: &Transaction<'_>, of: &FilesOf) -> Result<(), ChangeError> {
+pub(super) fn must_be(tables: &Transaction<'_>, of: &FilesOf) -> Result<(), ChangeError> {
     match of {
         FilesOf::Site => {}
         FilesOf::Room(room) => {

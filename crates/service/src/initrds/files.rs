@@ -36,14 +36,15 @@ impl Initrds {
     pub(crate) fn files(&self) -> Result<Vec<InitrdFile>, Error> {
         let site = &self.database.view().site;
         let mut bases: BTreeMap<&Path, Vec<u8>> = BTreeMap::new();
-        for path in site.images.iter().filter_map(|version| self.settings.init_for(version)) {
+        let systems = || site.images.iter().filter(|version| !version.is_data());
+        for path in systems().filter_map(|version| self.settings.init_for(version)) {
             if !bases.contains_key(path) {
                 let init = fs::read(path).map_err(io_error("read", path))?;
                 bases.insert(path, base(&init, self.settings.nbd_ca.as_deref()));
             }
         }
         let mut files: BTreeMap<(String, u32), InitrdFile> = BTreeMap::new();
-        for version in &site.images {
+        for version in systems() {
             let image = version.image.to_string();
             let missing = InitrdFile {
                 image: image.clone(),

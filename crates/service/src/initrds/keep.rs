@@ -184,7 +184,9 @@ impl Initrds {
         let is_used = |version: &&ImageVersion| {
             wanted.contains(&(&version.image, version.version)) || self.shelf.was_wanted(version)
         };
-        site.images.iter().filter(is_used).cloned().collect()
+        // A disk without a system starts nothing.
+        let systems = site.images.iter().filter(|version| !version.is_data());
+        systems.filter(is_used).cloned().collect()
     }
 
     fn recipe(&self, version: &ImageVersion) -> Recipe {

@@ -38,6 +38,7 @@ mod row;
 mod schema;
 mod seen;
 mod sessions;
+mod site_disks;
 mod site_files;
 mod ssh_keys;
 mod tokens;

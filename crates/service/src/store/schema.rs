@@ -454,6 +454,19 @@ const ADDITIONS: &str = "
     ) STRICT;
     CREATE UNIQUE INDEX IF NOT EXISTS site_file_place
         ON site_file (coalesce(room, ''), coalesce(machine, ''), path);
+    -- Disks that machines have beside their roots: of a room, of a machine, or of the site, which is neither.
+    CREATE TABLE IF NOT EXISTS site_disk (
+        room         TEXT REFERENCES site_room ON DELETE CASCADE ON UPDATE CASCADE,
+        machine      TEXT REFERENCES machine ON DELETE CASCADE ON UPDATE CASCADE,
+        name         TEXT NOT NULL,
+        -- Both NULL: there is none of this name.
+        image        TEXT,
+        told         TEXT,
+        changed_unix INTEGER NOT NULL,
+        changed_by   TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX IF NOT EXISTS site_disk_name
+        ON site_disk (coalesce(room, ''), coalesce(machine, ''), name);
     -- Who has changed what.
     CREATE TABLE IF NOT EXISTS audit (
         id         INTEGER PRIMARY KEY AUTOINCREMENT,

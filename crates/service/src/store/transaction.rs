@@ -21,6 +21,8 @@ pub(super) enum Part {
     Machines,
     /// Image versions.
     Images,
+    /// Disks beside roots.
+    Disks,
     /// Rescue shells that are wanted.
     Rescues,
     /// Boots that throw their machine's disk away.

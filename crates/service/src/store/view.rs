@@ -189,6 +189,7 @@ impl View {
                 let (rooms, settings) = (tables.rooms()?, tables.site_settings()?);
                 let site = Site::new(machines, self.site.images.clone());
                 let site = site.with_states(self.site.states.clone()).with_rings(tables.rings()?);
+                let site = site.with_disks(tables.site_disks()?);
                 self.site = Arc::new(site.with_rooms(rooms, settings));
                 self.identities = Arc::new(tables.machine_identities()?.into_iter().collect());
             }
@@ -197,7 +198,12 @@ impl View {
                 let (rooms, settings) = (self.site.rooms.clone(), self.site.settings.clone());
                 let site = Site::new(self.site.machines.clone(), images);
                 let site = site.with_states(tables.image_states()?).with_rings(tables.rings()?);
+                let site = site.with_disks(self.site.disks.clone());
                 self.site = Arc::new(site.with_rooms(rooms, settings));
+            }
+            Part::Disks => {
+                let site = (*self.site).clone();
+                self.site = Arc::new(site.with_disks(tables.site_disks()?));
             }
             Part::DiskResets => {
                 self.disk_resets = Arc::new(tables.disk_resets()?.into_iter().collect());

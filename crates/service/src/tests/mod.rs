@@ -64,6 +64,7 @@ fn options(root: &Path) -> Options {
         foreign_dhcp: false,
         own_dhcp: false,
         ram: Default::default(),
+        zram: None,
         strangers: model::Strangers::Wait,
         menu_password: None,
     };

@@ -347,7 +347,7 @@ fn chosen_image(view: &MachineView) -> String {
 
 /// What the machine could start once: all but what it starts in any case.
 fn next_choices(site: &Site, machine: &model::Machine) -> Vec<Choice> {
-    let of_each = site.by_image();
+    let of_each = site.systems_by_image();
     let images = of_each.flat_map(|of_image| {
         let choice = |follows| ImageChoice { image: of_image[0].image.clone(), follows };
         let (released, tested) = (choice(Follows::Released), choice(Follows::Test));
