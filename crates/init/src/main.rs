@@ -5,6 +5,7 @@
 //!   wrong there ends in words and a restart, not in "Attempted to kill init";
 //! - `init boot` does the work, stage by stage, up to a complete root below `/sysroot`;
 //! - `@bootlace-keeper` (`init keep`) stays, and carries the root disk through outages of its server;
+//! - `@bootlace-disk-TAG` (`init keep-disk`) does so for a disk beside the root;
 //! - `@bootlace-up` (`init await-login`) tells the boot server when people can log in, where no systemd does;
 //! - `init rescue` asks for a password on every console, and opens a shell, if this boot has one;
 //! - PID 1 then makes that the root and becomes the image's init;
@@ -16,19 +17,21 @@
 //! Imports point to the right, and from everywhere to what comes last:
 //! ```text
 //! pid1, boot -> handover -> keeper -> root -> net -> modules
+//! boot -> disks -> handover, keeper, root
 //! pid1, boot, handover, keeper -> boot_server -> modules
 //! pid1, boot -> rescue -> boot_server
 //! boot -> capture -> handover, root, boot_server
 //! shutdown
-//! everything -> patience, failure -> console; sysfs
+//! everything -> patience, failure -> console; sysfs, xattrs
 //! ```
-// But for the one module that ARCHITECTURE.md names.
+// But for the two modules that ARCHITECTURE.md names.
 #![deny(unsafe_code)]
 
 mod boot;
 mod boot_server;
 mod capture;
 mod console;
+mod disks;
 mod failure;
 mod handover;
 mod keeper;
@@ -40,11 +43,12 @@ mod rescue;
 mod root;
 mod shutdown;
 mod sysfs;
+mod xattrs;
 
 use boot_server::reporter;
 use handover::emergency;
 use initcfg::Stage;
-use keeper::await_login;
+use keeper::{await_login, further_disk};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     match rest.first().map(String::as_str) {
         Some("boot") => boot::run(),
         Some("keep") => keeper::run(&rest[1..]),
+        Some("keep-disk") => further_disk::run(&rest[1..]),
         Some("await-login") => await_login::run(),
         Some("rescue") => rescue::run(&rest[1..]),
         Some("rescue-shell") => rescue::become_shell(),

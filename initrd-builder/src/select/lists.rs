@@ -62,13 +62,19 @@ const FOLDERS_LEFT_OUT: [&str; 5] = [
 ];
 
 /// Modules that are always taken when the kernel has them, and what for.
-pub(super) const WANTED: [(&str, &str); 6] = [
+pub(super) const WANTED: [(&str, &str); 10] = [
     ("af_packet", "packet sockets"),
     ("overlay", "read-only root file systems"),
     ("crc32c_generic", "checksums of file systems"),
     ("crc32c_intel", "checksums of file systems"),
     ("efi_pstore", "kernel messages after a crash"),
     ("efivarfs", "whether Secure Boot is on"),
+    // Whatever the root is: further disks come from the storage server by NBD.
+    ("nbd", "disks beside the root"),
+    ("zram", "compressed swap space in memory"),
+    // What kernels compress it by that have that apart. A third, zstd, comes with btrfs.
+    ("lz4", "compressed swap space in memory"),
+    ("lzo_rle", "compressed swap space in memory"),
 ];
 
 /// A module that initrds for known hardware leave out, and what for: few networks have VLANs.

@@ -61,6 +61,12 @@ pub(super) trait System {
         config: &BootConfig,
         drivers: &Self::Drivers,
     ) -> Result<String, Failure>;
+    /// Makes usable what this boot has beside its root: further disks, and swap space; returns what that is, for people.
+    fn prepare_disks(
+        &mut self,
+        config: &BootConfig,
+        drivers: &Self::Drivers,
+    ) -> Result<String, Failure>;
     /// Lays over the root what is to be otherwise in it, and writes what the real system must know; returns its init, for people.
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure>;
 }
@@ -106,8 +112,10 @@ pub(super) fn run<S: System>(system: &mut S, config: &BootConfig) -> Result<Reac
     let mounted = system.mount_root(&root, config, &drivers)?;
     system.reached(Stage::Mount, &mounted);
 
+    // Before anything is laid over the root: what is laid into their folders must not be hidden by them.
+    let disks = system.prepare_disks(config, &drivers)?;
     let init = system.hand_over(&nic, config)?;
-    system.reached(Stage::Handover, &init);
+    system.reached(Stage::Handover, &format!("{init}{disks}"));
     Ok(Reached::Root)
 }
 
@@ -207,6 +215,11 @@ mod tests {
             Ok("ext4 on /dev/nbd0".to_owned())
         }
 
+        fn prepare_disks(&mut self, _: &BootConfig, (): &()) -> Result<String, Failure> {
+            self.act("further disks")?;
+            Ok(", disks: home".to_owned())
+        }
+
         fn hand_over(&mut self, _: &Nic, _: &BootConfig) -> Result<String, Failure> {
             self.act("hand over")?;
             Ok("/sbin/init".to_owned())
@@ -220,7 +233,7 @@ mod tests {
         BootConfig::parse(line).unwrap()
     }
 
-    const BOOT: [&str; 15] = [
+    const BOOT: [&str; 16] = [
         "start: kernel 6.1, lab-07",
         "> drivers for 6.1",
         "> find 52:54:00:00:00:01",
@@ -234,8 +247,9 @@ mod tests {
         "attach: NBD 10.0.0.1:10809 lab-07, 512 MiB",
         "> mount nbd0",
         "mount: ext4 on /dev/nbd0",
+        "> further disks",
         "> hand over",
-        "handover: /sbin/init",
+        "handover: /sbin/init, disks: home",
     ];
 
     #[test]

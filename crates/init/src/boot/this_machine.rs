@@ -19,8 +19,9 @@ use crate::net::nic::Nic;
 use crate::net::storage_nic::{self, StorageNic, Way};
 use crate::rescue::{self, Offer};
 use crate::root::{Attached, ROOT, aoe, iscsi, mount, nbd, nfs};
-use crate::{handover, keeper};
+use crate::{disks, handover, keeper};
 use initcfg::{BootConfig, CaptureOrder, HostConfig, Root, RootUrl, Stage, Token};
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
@@ -67,6 +68,8 @@ pub(crate) struct ThisMachine {
     mtu_refused: Option<io::Error>,
     /// Hears when the boot server knows the hardware.
     hardware: Option<Receiver<()>>,
+    /// How the storage network is reached, if there is one.
+    way: Option<Way>,
     /// The card over which the disk is reached, if that is another one than has booted.
     storage: Option<StorageNic>,
 }
@@ -88,6 +91,7 @@ impl ThisMachine {
             held: None,
             mtu_refused: None,
             hardware: None,
+            way: None,
             storage: None,
         }
     }
@@ -114,6 +118,7 @@ impl ThisMachine {
                 match host_segment::fetch(config) {
                     Ok(host) => {
                         host_segment::keep_token(&host, &self.token);
+                        self.host = Some(host);
                         // What was reported before had no proof.
                         self.reporter.report(Stage::Address, "with the host segment");
                     }
@@ -242,7 +247,8 @@ impl System for ThisMachine {
         config: &BootConfig,
         modules: &Arc<Modules>,
     ) -> Result<(Nic, String), Failure> {
-        preload(modules, &config.root);
+        let has_disks = self.host.as_ref().is_some_and(|host| !host.disks.is_empty());
+        preload(modules, &config.root, has_disks);
         if let Some(mtu) = config.mtu {
             self.mtu_refused = mtu::set(&nic, mtu).err();
         }
@@ -334,14 +340,17 @@ impl System for ThisMachine {
             (_, _, Root::Nbd { servers, .. }) => (String::new(), servers.clone()),
             (way, ..) => (way.as_ref().map(Way::to_string).unwrap_or_default(), Vec::new()),
         };
+        self.way = way;
         let own_lease = self.held.as_ref().map(|held| (held, nic));
         let console = &self.console;
         let (disk, place) = match &config.root {
             Root::Nbd { export, .. } => {
+                let found = OnceCell::new();
                 let find_key = || {
                     // Whether it comes or not, the refusal is what people read.
                     if let Ok(host) = host_segment::fetch(config) {
                         host_segment::keep_token(&host, &self.token);
+                        let _ = found.set(host);
                     }
                     self.token.get().map(Token::disk_key)
                 };
@@ -349,13 +358,19 @@ impl System for ThisMachine {
                 let exchange = plain.filter(|_| super::is_exchanged(config));
                 let exchange = exchange.map(nbd::Exchange::of);
                 let key = plain.as_ref().map(Token::disk_key);
-                let (machine, is_foreign, boot) = (export.clone(), false, config.boot);
-                let request =
-                    nbd::Request { machine, is_foreign, boot, key, exchange, generation: 0 };
+                let request = nbd::Request {
+                    machine: export.clone(),
+                    is_foreign: false,
+                    boot: config.boot,
+                    key,
+                    exchange,
+                    generation: 0,
+                    index: nbd::ROOT_INDEX,
+                };
                 let nbd::Attached { disk, server, connection, generation, told } =
-                    nbd::attach(&servers, request, find_key, modules, console)?;
-                if let Some(told) = told {
-                    self.host = Some(told);
+                    nbd::attach(&servers, request, None, find_key, modules, console)?;
+                if let Some(host) = told.or_else(|| found.into_inner()) {
+                    self.host = Some(host);
                 }
                 if let Some(host) = &self.host {
                     host_segment::keep_token(host, &self.token);
@@ -382,7 +397,7 @@ impl System for ThisMachine {
             Root::Foreign(RootUrl::Nbd(root)) => {
                 let request = nbd::Request::foreign(root, 0);
                 let nbd::Attached { disk, connection, generation, .. } =
-                    nbd::attach(&[root.server], request, || None, modules, console)?;
+                    nbd::attach(&[root.server], request, None, || None, modules, console)?;
                 self.start_keeper(Some((connection, generation)), own_lease);
                 (disk, format!("NBD {} {:?} of another server", root.server, root.export))
             }
@@ -432,6 +447,28 @@ impl System for ThisMachine {
             Attached::Disk(disk) => mount::mount_root(disk, place, config.ram, modules),
             Attached::Folder(mounted) => Ok(mounted.clone()),
         }
+    }
+
+    fn prepare_disks(
+        &mut self,
+        config: &BootConfig,
+        modules: &Arc<Modules>,
+    ) -> Result<String, Failure> {
+        let Some(host) = &self.host else { return Ok(String::new()) };
+        let servers = match (&self.way, &config.storage) {
+            (Some(way), Some(network)) => way.servers(network, &host.disk_servers),
+            _ => host.disk_servers.clone(),
+        };
+        let key = self.token.get().map(Token::disk_key);
+        let wanted = disks::Wanted::of(host, &config.host_name, key, &servers);
+        let done = disks::prepare(&wanted, Path::new(ROOT), modules, &self.console)?;
+        for (name, about) in &done.there {
+            self.console.say("disks", &format!("{name}: {about}"));
+        }
+        for trouble in &done.troubles {
+            self.console.say("disks", trouble);
+        }
+        Ok(done.in_words())
     }
 
     fn hand_over(&mut self, nic: &Nic, config: &BootConfig) -> Result<String, Failure> {
@@ -505,10 +542,10 @@ fn aoe_hint(config: &BootConfig, card: &StorageNic) -> String {
 }
 
 /// Loads what will be needed while the link comes up, which takes seconds on real cards.
-fn preload(modules: &Arc<Modules>, root: &Root) {
+fn preload(modules: &Arc<Modules>, root: &Root, has_disks: bool) {
     let modules = Arc::clone(modules);
-    let is_nbd = matches!(root, Root::Nbd { .. } | Root::Foreign(RootUrl::Nbd(_)));
-    let is_disk = !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
+    let is_nbd = has_disks || matches!(root, Root::Nbd { .. } | Root::Foreign(RootUrl::Nbd(_)));
+    let is_disk = has_disks || !matches!(root, Root::Foreign(RootUrl::Nfs(_)));
     std::thread::spawn(move || {
         // Whoever needs it loads it again, and says what is wrong.
         if is_nbd {

@@ -1,6 +1,7 @@
 //! Processes of the initrd that stay beside the real system. Each opens all that it needs before the real
 //! system gets the machine: after that, no path leads to it any more.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -30,6 +31,13 @@ pub(crate) fn start(name: &str, arguments: &[String], input: Stdio) -> io::Resul
         return Err(io::Error::other(format!("{name} ended at once ({})", child.wait()?)));
     }
     Ok(child)
+}
+
+/// Has sysvinit do what systemd does by the `@`: leave this process alone when it ends all others.
+pub(super) fn omit_from_sendsigs(name: &str, child: &Child) {
+    let folder = "/run/sendsigs.omit.d";
+    let _ = fs::create_dir_all(folder)
+        .and_then(|()| fs::write(format!("{folder}/{name}"), child.id().to_string()));
 }
 
 /// Tells whoever waits in [`start`].

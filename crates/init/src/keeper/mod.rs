@@ -9,6 +9,7 @@
 
 pub(crate) mod await_login;
 mod companion;
+pub(crate) mod further_disk;
 mod heartbeats;
 mod memory;
 mod power;
@@ -36,6 +37,9 @@ const STACK_BYTES: usize = 64 << 10;
 /// What systemd and `ps` see.
 const NAME: &str = "@bootlace-keeper";
 
+/// What it keeps, for people.
+const ROOT_DISK: &str = "root disk";
+
 /// Two hundred machines connect again at once when a server comes back: they begin slowly and differ.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -62,9 +66,7 @@ pub(crate) fn start(
     let arguments = [arguments, lease.unwrap_or_default()].concat();
     let input = connection.map_or_else(Stdio::null, |(stream, _)| OwnedFd::from(stream).into());
     let child = companion::start(NAME, &arguments, input)?;
-    // sysvinit's name for what systemd does by the `@`.
-    let _ = fs::create_dir_all("/run/sendsigs.omit.d")
-        .and_then(|()| fs::write("/run/sendsigs.omit.d/bootlace", child.id().to_string()));
+    companion::omit_from_sendsigs("bootlace", &child);
     Ok(())
 }
 
@@ -98,8 +100,6 @@ impl Keeper {
         let console = Console::log_only();
         let command_line = fs::read_to_string("/proc/cmdline")?;
         let config = BootConfig::parse(&command_line).map_err(io::Error::other)?;
-        // The kernel shall kill anything else before this when memory is short.
-        fs::write("/proc/self/oom_score_adj", "-1000")?;
         let (generation, lease) = arguments.split_first().unzip();
         let generation = generation.and_then(|word| word.parse().ok()).unwrap_or(0);
         // The kernel's connection, as `start` has given it.
@@ -110,7 +110,9 @@ impl Keeper {
                 let key = later_token().get().map(Token::disk_key);
                 let (machine, boot) = (export.clone(), config.boot);
                 let (is_foreign, exchange) = (false, None);
-                let request = nbd::Request { machine, is_foreign, boot, key, exchange, generation };
+                let index = nbd::ROOT_INDEX;
+                let request =
+                    nbd::Request { machine, is_foreign, boot, key, exchange, generation, index };
                 Some(Kept::Nbd(nbd::Link::open(servers, request, connection()?)?))
             }
             Root::Foreign(RootUrl::Nbd(root)) => {
@@ -128,14 +130,7 @@ impl Keeper {
         let renewal = own_lease.map(|(nic, held)| Renewal::open(held, nic, &config)).transpose()?;
         let memory = config.ram.map(|_| Memory::open()).transpose()?;
         let heartbeats = Heartbeats::open(Target::from(&config), memory, console.clone())?;
-        let _ = rustix::process::setsid();
-        // Memory for this process must never wait for a write to the disk that it has to bring back. A
-        // kernel before 5.6 does not know the first; without them most outages are survived all the same.
-        let flusher = rustix::process::configure_io_flusher_behavior(true);
-        let locked = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
-        if let Err(error) = flusher.and(locked) {
-            console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
-        }
+        spare_from_shortage(&console)?;
         Ok(Self { console, heartbeats, renewal, link })
     }
 
@@ -160,24 +155,43 @@ impl Keeper {
             match &mut link {
                 Kept::Nbd(link) => {
                     link.wait_for_loss();
-                    restore(&self.console, || link.connect());
+                    restore(&self.console, ROOT_DISK, || link.connect());
                 }
                 Kept::Iscsi(link) => {
                     link.wait_for_loss();
-                    restore(&self.console, || link.reconnect().map(|()| link.portal()));
+                    restore(&self.console, ROOT_DISK, || link.reconnect().map(|()| link.portal()));
                 }
             }
         }
     }
 }
 
-/// Connects again, for as long as it takes.
-fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, String>) {
+/// Makes this process one that lives on when memory is short, and needs no more of it. Called when all is opened.
+fn spare_from_shortage(console: &Console) -> io::Result<()> {
+    // The kernel shall kill anything else before this.
+    fs::write("/proc/self/oom_score_adj", "-1000")?;
+    let _ = rustix::process::setsid();
+    // Memory for this process must never wait for a write to the disk that it has to bring back. A
+    // kernel before 5.6 does not know the first; without them most outages are survived all the same.
+    let flusher = rustix::process::configure_io_flusher_behavior(true);
+    let locked = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+    if let Err(error) = flusher.and(locked) {
+        console.log(&format!("bootlace: the keeper's memory is not safe: {error}"));
+    }
+    Ok(())
+}
+
+/// Connects again, for as long as it takes; `disk` is what is lost, for people.
+fn restore(
+    console: &Console,
+    disk: &str,
+    mut connect: impl FnMut() -> Result<SocketAddrV4, String>,
+) {
     let lost = Instant::now();
     let mut n_hints = 0;
     let mut next_hint = HINT_EVERY;
     let mut pause = RETRY_FIRST;
-    console.warn("bootlace: connection to the server of the root disk lost");
+    console.warn(&format!("bootlace: connection to the server of the {disk} lost"));
     let server = loop {
         let why = match connect() {
             Ok(server) => break server,
@@ -188,12 +202,12 @@ fn restore(console: &Console, mut connect: impl FnMut() -> Result<SocketAddrV4, 
             n_hints += 1;
             next_hint += if n_hints < HINTS_MAX { HINT_EVERY } else { HINT_LATER };
             console.warn(&format!(
-                "bootlace: the root disk has been gone for {seconds} s; everything waits and nothing is lost: {why}"
+                "bootlace: the {disk} has been gone for {seconds} s; everything waits and nothing is lost: {why}"
             ));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY_MAX);
     };
     let ms = lost.elapsed().as_millis();
-    console.warn(&format!("bootlace: the root disk is back after {ms} ms, from {server}"));
+    console.warn(&format!("bootlace: the {disk} is back after {ms} ms, from {server}"));
 }

@@ -31,7 +31,7 @@ impl Disk {
     }
 
     /// Whether the kernel takes no writes for it.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         sysfs::number(self.sys("ro")) == Some(1)
     }
 

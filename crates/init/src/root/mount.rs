@@ -26,7 +26,7 @@ const DAMAGE_REMEDY: &str = "reset the machine's disk on its page, if it keeps o
                              sound copy of the image";
 
 /// Mount options for a device that takes no writes: no replay of the journal.
-const fn read_only_options(file_system: FileSystem) -> &'static str {
+pub(crate) const fn read_only_options(file_system: FileSystem) -> &'static str {
     match file_system {
         FileSystem::Ext4 => "noload",
         FileSystem::Xfs => "norecovery",
@@ -157,7 +157,8 @@ pub(crate) fn mount_at(
     Ok(())
 }
 
-fn read_start(device: &str) -> io::Result<Vec<u8>> {
+/// The start of a device, in which the marks of file systems are.
+pub(crate) fn read_start(device: &str) -> io::Result<Vec<u8>> {
     let file = File::open(device)?;
     let mut start = vec![0; FileSystem::PROBE_BYTES];
     let mut filled = 0;

@@ -7,7 +7,7 @@ use crate::error::{Error, io_error};
 use crate::options::init_name;
 use images::Store;
 use initrd_builder::{Init, Options as BuildOptions};
-use model::{Architecture, ImageVersion};
+use model::{Architecture, FileSystem, ImageVersion};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -51,7 +51,8 @@ impl Settings {
         if recipe.fit.is_some() && !has_local_disks {
             let parsed = initrd_builder::Fit::parse(names);
             fit = Some(parsed.map_err(|error| wrong(version, &wire::error_chain(&error)))?);
-            file_systems = Some(BTreeSet::from([version.file_system]));
+            // And what a disk has that is made for a machine, to have beside its root.
+            file_systems = Some(BTreeSet::from([version.file_system, FileSystem::Ext4]));
         }
         Ok(BuildOptions {
             cache: Some(self.modules.clone()),

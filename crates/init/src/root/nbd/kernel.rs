@@ -2,16 +2,19 @@
 //! was negotiated, and another one in its place when that is lost.
 
 use crate::net::netlink::{Message, Socket};
+use crate::root::disk::Disk;
 use ::nbd::client::Export;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// The root disk is always the first NBD device.
-const INDEX: u32 = 0;
+/// The root's device, if that is on an NBD server; of a machine's further disks each has one behind it.
+pub(crate) const ROOT_INDEX: u32 = 0;
 
-/// Name of that device.
-pub(crate) const DEVICE: &str = "nbd0";
+/// The device of this number, which the kernel makes when it is first connected.
+pub(super) fn device(index: u32) -> Disk {
+    Disk { name: format!("nbd{index}") }
+}
 
 /// Must not be larger than the block size of any file system: ext4 knows 1024, and partition tables 512.
 const BLOCK_SIZE_BYTES: u64 = 512;
@@ -37,23 +40,24 @@ impl Driver {
         Ok(Self { socket, family })
     }
 
-    /// Hands the connection to the kernel, which makes a disk of it.
+    /// Hands the connection to the kernel, which makes the disk of this number of it.
     pub(crate) fn connect(
         &self,
+        index: u32,
         stream: &TcpStream,
         export: &str,
         found: Export,
     ) -> io::Result<()> {
         let fd = u32::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
-        self.socket.request(connect_message(self.family, fd, export, found)).map(drop)
+        self.socket.request(connect_message(self.family, (index, fd), export, found)).map(drop)
     }
 
     /// Hands the kernel another connection for the one that it lost.
-    pub(crate) fn reconnect(&self, stream: &TcpStream, export: &str) -> io::Result<()> {
+    pub(crate) fn reconnect(&self, index: u32, stream: &TcpStream, export: &str) -> io::Result<()> {
         const RECONFIGURE: u8 = 3;
         let fd = u32::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
         let message = Message::generic(self.family, RECONFIGURE)
-            .u32(ATTRIBUTE_INDEX, INDEX)
+            .u32(ATTRIBUTE_INDEX, index)
             .text(BACKEND, export)
             .nested(SOCKETS, |sockets| sockets.nested(ITEM, |item| item.u32(FD, fd)));
         self.socket.request(message).map(drop)
@@ -67,7 +71,7 @@ const BACKEND: u16 = 10;
 const ITEM: u16 = 1;
 const FD: u16 = 1;
 
-fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message {
+fn connect_message(family: u16, (index, fd): (u32, u32), export: &str, found: Export) -> Message {
     const CONNECT: u8 = 1;
     const SIZE_BYTES: u16 = 2;
     const BLOCK_SIZE: u16 = 3;
@@ -76,7 +80,7 @@ fn connect_message(family: u16, fd: u32, export: &str, found: Export) -> Message
     const CLIENT_FLAGS: u16 = 6;
     const DEAD_CONNECTION_TIMEOUT: u16 = 8;
     Message::generic(family, CONNECT)
-        .u32(ATTRIBUTE_INDEX, INDEX)
+        .u32(ATTRIBUTE_INDEX, index)
         .u64(SIZE_BYTES, found.size_bytes / BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES)
         .u64(BLOCK_SIZE, BLOCK_SIZE_BYTES)
         // No request timeout: a slow disk must not look like a dead server.

@@ -1,8 +1,7 @@
 //! The connection of a running system to its NBD server, which the kernel can't restore by itself.
 
-use super::kernel::{DEVICE, Driver};
+use super::kernel::{self, Driver};
 use super::negotiate::{Request, negotiate_any};
-use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -34,9 +33,8 @@ impl Link {
         connection: OwnedFd,
     ) -> io::Result<Self> {
         let driver = Driver::open()?;
-        let disk = Disk { name: DEVICE.to_owned() };
-        let size_bytes =
-            disk.size_bytes().ok_or_else(|| io::Error::other("the root disk is gone"))?;
+        let disk = kernel::device(request.index);
+        let size_bytes = disk.size_bytes().ok_or_else(|| io::Error::other("the disk is gone"))?;
         let servers = servers.to_vec();
         let tls = if request.is_foreign { None } else { Tls::open()? };
         Ok(Self { servers, request, size_bytes, connection, tls, driver })
@@ -73,7 +71,7 @@ impl Link {
             ));
         }
         self.driver
-            .reconnect(&stream, machine)
+            .reconnect(self.request.index, &stream, machine)
             .map_err(|error| format!("the kernel refuses the connection: {error}"))?;
         self.connection = stream.into();
         Ok(server)

@@ -1,9 +1,10 @@
-//! Attaches an NBD export as the root disk: our handshake, then the kernel owns the connection.
+//! Attaches an NBD export as a disk: our handshake, then the kernel owns the connection.
 
 mod kernel;
 mod link;
 mod negotiate;
 
+pub(crate) use kernel::ROOT_INDEX;
 pub(crate) use link::Link;
 pub(crate) use negotiate::{Exchange, Request};
 
@@ -15,7 +16,7 @@ use crate::root::disk::Disk;
 use crate::root::tls::Tls;
 use crate::sysfs;
 use initcfg::{DiskKey, HostConfig};
-use kernel::{DEVICE, Driver};
+use kernel::Driver;
 use negotiate::{Connection, negotiate_any};
 use std::io;
 use std::net::{SocketAddrV4, TcpStream};
@@ -41,7 +42,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// a new one asks the boot server again.
 const REFUSED_MAX: Duration = Duration::from_secs(60);
 
-/// The root disk, and how it is reached.
+/// The disk, and how it is reached.
 pub(crate) struct Attached {
     pub(crate) disk: Disk,
     /// Which of the addresses gives it.
@@ -54,11 +55,12 @@ pub(crate) struct Attached {
     pub(crate) told: Option<HostConfig>,
 }
 
-/// Connects, for as long as it takes, and gives the connection to the kernel. If this boot has no key, `find_key` is
-/// asked for it each time that the disk is refused.
+/// Connects, for as long as it takes or until `end`, and gives the connection to the kernel. If this boot has no key,
+/// `find_key` is asked for it each time that the disk is refused.
 pub(crate) fn attach(
     servers: &[SocketAddrV4],
     mut request: Request,
+    end: Option<Instant>,
     find_key: impl Fn() -> Option<DiskKey>,
     modules: &Modules,
     console: &Console,
@@ -73,18 +75,19 @@ pub(crate) fn attach(
         .and_then(|()| with_tls())
         .map_err(|error| cannot_load("NBD", &error, modules))?;
     let (server, (connection, found)) =
-        wait_for_export(servers, &mut request, find_key, tls.as_ref(), console)?;
-    let Request { machine, is_foreign, generation, exchange, .. } = request;
+        wait_for_export(servers, &mut request, end, find_key, tls.as_ref(), console)?;
+    let Request { machine, is_foreign, generation, exchange, index, .. } = request;
     let told = exchange.as_ref().and_then(Exchange::told);
     // The kernel shows this name to everybody.
-    let given = Driver::open().and_then(|driver| driver.connect(&connection, &machine, found));
+    let given =
+        Driver::open().and_then(|driver| driver.connect(index, &connection, &machine, found));
     given.map_err(|error| {
         Failure::new(
             format!("the kernel refuses the NBD connection to {server}: {error}"),
             "this is a fault of the kernel or of this initrd: try another kernel version",
         )
     })?;
-    let disk = Disk { name: DEVICE.to_owned() };
+    let disk = kernel::device(index);
     for (file, value) in [
         ("queue/io_timeout", IO_TIMEOUT_MS.to_string()),
         ("queue/read_ahead_kb", READ_AHEAD_KB.to_string()),
@@ -92,7 +95,7 @@ pub(crate) fn attach(
         sysfs::tune(disk.sys(file), &value);
     }
     if disk.size_bytes().is_none() {
-        return Err(match is_foreign {
+        return Err(match is_foreign || index != ROOT_INDEX {
             true => Failure::new(
                 format!("the disk {machine} of the NBD server {server} is empty"),
                 "look at what that server exports",
@@ -106,10 +109,11 @@ pub(crate) fn attach(
     Ok(Attached { disk, server, connection, generation, told })
 }
 
-/// Tries until one of the addresses gives the export, or one has refused it for too long.
+/// Tries until one of the addresses gives the export, or one has refused it for too long; once at least.
 fn wait_for_export(
     servers: &[SocketAddrV4],
     request: &mut Request,
+    end: Option<Instant>,
     find_key: impl Fn() -> Option<DiskKey>,
     tls: Option<&Tls>,
     console: &Console,
@@ -130,12 +134,18 @@ fn wait_for_export(
             request.key = find_key();
         }
         let text = request.why(server, &error);
-        let since = *refused_since.get_or_insert_with(Instant::now);
         if !is_refused || error.passes().is_some() {
             refused_since = None;
-        } else if since.elapsed() > REFUSED_MAX {
+        } else {
+            refused_since = refused_since.or_else(|| Some(Instant::now()));
+        }
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        if is_over || refused_since.is_some_and(|since| since.elapsed() > REFUSED_MAX) {
             let remedy = match request.is_foreign {
                 true => "look at that server's log; the machine restarts and asks again",
+                false if is_over => {
+                    "look at the storage server's log, and restart this machine to have it"
+                }
                 false => "look at the storage server's log; the machine restarts and asks again",
             };
             return Err(Failure::new(text, remedy));

@@ -1,5 +1,6 @@
 //! Our handshake with an NBD server, up to a connection that the kernel can take.
 
+use super::kernel::ROOT_INDEX;
 use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Transfer, Turn};
@@ -50,7 +51,7 @@ pub(crate) type Connection = (TcpStream, Export);
 /// The disk that is asked for, and as what.
 #[derive(Clone)]
 pub(crate) struct Request {
-    /// The machine, whose name the disk has; at a foreign server its export's.
+    /// The machine, whose name the disk has, with that of a further disk behind it; at a foreign server its export's.
     pub(crate) machine: String,
     /// The server is not ours, and wants no proof.
     pub(crate) is_foreign: bool,
@@ -62,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) exchange: Option<Exchange>,
     /// Number of the connection, from 1: larger with each try.
     pub(crate) generation: u32,
+    /// Which of the kernel's devices it is to be.
+    pub(crate) index: u32,
 }
 
 /// What a boot is told inside of TLS, in place of what it was told before.
@@ -87,8 +90,15 @@ impl Exchange {
 impl Request {
     /// For a disk of a server that is not ours.
     pub(crate) fn foreign(root: &NbdRoot, generation: u32) -> Self {
-        let machine = root.export.clone();
-        Self { machine, is_foreign: true, boot: 0, key: None, exchange: None, generation }
+        Self {
+            machine: root.export.clone(),
+            is_foreign: true,
+            boot: 0,
+            key: None,
+            exchange: None,
+            generation,
+            index: ROOT_INDEX,
+        }
     }
 
     /// Who has the disk, for people.
@@ -318,7 +328,8 @@ mod tests {
 
     fn ask(machine: &str, key: Option<DiskKey>) -> Request {
         let (machine, is_foreign) = (machine.into(), false);
-        Request { machine, is_foreign, boot: 42, key, exchange: None, generation: 3 }
+        let (exchange, index) = (None, ROOT_INDEX);
+        Request { machine, is_foreign, boot: 42, key, exchange, generation: 3, index }
     }
 
     fn listen() -> (TcpListener, SocketAddrV4) {
