@@ -65,6 +65,7 @@ pub fn router(service: Service, names: &[String]) -> Router {
         .route("/leases/{address}/free", post(pages::leases::free))
         .route("/leases/{address}/fix", post(pages::leases::fix))
         .route("/leases/{address}/unfix", post(pages::leases::unfix))
+        .merge(pages::disks::router())
         .merge(pages::files::router())
         .route("/images", get(pages::images::show))
         .route("/images/{image}/rollback", post(pages::versions::roll_back))

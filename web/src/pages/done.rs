@@ -35,6 +35,9 @@ pub(crate) enum Done {
     FileRemoved,
     FileLaid,
     FileLaidNoMore,
+    DiskPut,
+    DiskRemoved,
+    DiskThrownAway,
     AddressFreed,
     AddressFixed,
     AddressNotFixed,
@@ -60,7 +63,7 @@ pub(crate) enum Done {
 
 impl Done {
     /// All of them, with their words and sentences.
-    const TABLE: [(Self, &str, &str); 53] = [
+    const TABLE: [(Self, &str, &str); 56] = [
         (
             Self::EditBegun,
             "edit",
@@ -166,6 +169,13 @@ impl Done {
             "laid-no-more",
             "It is laid no more: from their next boot on machines have again what their image has.",
         ),
+        (Self::DiskPut, "disk", "These machines have the disk from their next boot on."),
+        (
+            Self::DiskRemoved,
+            "no-disk",
+            "They have it no more from their next boot on. What they have written to it stays.",
+        ),
+        (Self::DiskThrownAway, "disk-reset", "What was written to it is gone."),
         (Self::AddressFreed, "freed", "The address can be given to others now."),
         (Self::AddressFixed, "fixed", "The address is fixed: nobody else gets it."),
         (Self::AddressNotFixed, "unfixed", "The address is leased as others are."),

@@ -24,7 +24,7 @@ pub(crate) fn router() -> Router<Front> {
 }
 
 /// Stands for the site among rooms and machines.
-const SITE: &str = "site";
+pub(super) const SITE: &str = "site";
 
 /// A file as it is drawn.
 pub(crate) struct ShownFile {
@@ -91,7 +91,7 @@ impl ShownLaid {
     }
 }
 
-fn value_of(of: &FilesOf) -> String {
+pub(super) fn value_of(of: &FilesOf) -> String {
     match of {
         FilesOf::Site => SITE.to_owned(),
         FilesOf::Room(room) => format!("room:{room}"),
@@ -99,7 +99,7 @@ fn value_of(of: &FilesOf) -> String {
     }
 }
 
-fn of_value(value: &str) -> Result<FilesOf, String> {
+pub(super) fn of_value(value: &str) -> Result<FilesOf, String> {
     let of = match value.split_once(':') {
         None if value == SITE => Some(FilesOf::Site),
         Some(("room", room)) => room.parse().ok().map(FilesOf::Room),
@@ -150,17 +150,7 @@ async fn page(
     typed: Typed,
 ) -> Result<Response, Failure> {
     let files = viewer.site_files().await.map_err(|error| Failure::new(viewer, &error))?;
-    let site = viewer.site();
-    let of = if typed.of.is_empty() { SITE } else { &typed.of };
-    let mut whose = vec![Choice::new(SITE, "all machines", of)];
-    for room in &site.rooms {
-        let value = value_of(&FilesOf::Room(room.name.clone()));
-        whose.push(Choice::new(&value, format!("room {}", room.name), of));
-    }
-    for machine in &site.machines {
-        let value = value_of(&FilesOf::Machine(machine.name.clone()));
-        whose.push(Choice::new(&value, format!("machine {}", machine.name), of));
-    }
+    let whose = choices_of(viewer, if typed.of.is_empty() { SITE } else { &typed.of });
     let kind = if typed.kind.is_empty() { "file" } else { &typed.kind };
     let kinds = vec![
         Choice::new("file", "a file", kind),
@@ -176,6 +166,21 @@ async fn page(
         typed,
     };
     Ok(render(status, &page))
+}
+
+/// The site, rooms and machines to choose from.
+pub(super) fn choices_of(viewer: &Viewer, chosen: &str) -> Vec<Choice> {
+    let site = viewer.site();
+    let mut whose = vec![Choice::new(SITE, "all machines", chosen)];
+    for room in &site.rooms {
+        let value = value_of(&FilesOf::Room(room.name.clone()));
+        whose.push(Choice::new(&value, format!("room {}", room.name), chosen));
+    }
+    for machine in &site.machines {
+        let value = value_of(&FilesOf::Machine(machine.name.clone()));
+        whose.push(Choice::new(&value, format!("machine {}", machine.name), chosen));
+    }
+    whose
 }
 
 async fn show(viewer: Viewer, Query(options): Query<Options>) -> Page {

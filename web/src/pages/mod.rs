@@ -7,6 +7,7 @@ pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod building;
 pub(crate) mod discovered;
+pub(crate) mod disks;
 pub(crate) mod edits;
 pub(crate) mod files;
 pub(crate) mod findings;

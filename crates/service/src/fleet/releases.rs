@@ -308,7 +308,7 @@ pub(super) fn put_states(
 pub(super) fn site(tables: &Transaction<'_>) -> Result<Site, ChangeError> {
     let (machines, images) = (tables.machines()?, tables.image_versions()?);
     let site = Site::new(machines, images).with_states(tables.image_states()?);
-    let site = site.with_rings(tables.rings()?);
+    let site = site.with_rings(tables.rings()?).with_disks(tables.site_disks()?);
     Ok(site.with_rooms(tables.rooms()?, tables.site_settings()?))
 }
 

@@ -9,7 +9,7 @@ use initcfg::{CaptureAbout, CaptureProof, CaptureSealer, Token};
 use model::{BootChoice, RootKind, WriteMode};
 
 impl Service {
-    fn by_root(&self) -> crate::Admin {
+    pub(super) fn by_root(&self) -> crate::Admin {
         self.admin(&crate::Actor::command(0)).unwrap()
     }
 

@@ -10,6 +10,7 @@ mod directory;
 mod disks;
 mod exchange;
 mod files;
+mod further_disks;
 mod initrds;
 mod leases;
 mod lost;

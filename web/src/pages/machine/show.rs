@@ -1,6 +1,7 @@
 //! One machine: its state, its last boot, its settings.
 
 use super::settings::{Settings, SettingsErrors, SettingsForm};
+use crate::pages::disks::ShownBeside;
 use crate::pages::files::ShownLaid;
 use crate::pages::refused::as_sentence;
 use crate::pages::{
@@ -105,6 +106,7 @@ struct MachinePage {
     tags: String,
     /// What is laid over its root.
     files: Vec<ShownLaid>,
+    disks: Vec<ShownBeside>,
     /// Over which nothing is laid.
     is_foreign_root: bool,
     keeps_disk: bool,
@@ -244,6 +246,13 @@ pub(super) async fn page(
         }),
         tags: machine.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         reset_disk: machine.reset_disk,
+        disks: service
+            .disks_of_machine(name)
+            .await
+            .map_err(failed)?
+            .iter()
+            .map(|disk| ShownBeside::new(disk, service))
+            .collect(),
         files: service
             .files_on_machine(name)
             .await
