@@ -4,6 +4,7 @@
 mod aoe;
 mod aoe_share;
 mod api;
+mod beside;
 mod copies;
 mod descriptors;
 mod full;
