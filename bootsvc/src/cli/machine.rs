@@ -12,8 +12,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use model::{
-    BootChoice, FindingKind, ImageChoice, KernelArgs, MachineName, Menu, RoomName, RootKind,
-    RootUrl, Seat, Setting, StallVerb, Tag, WriteMode,
+    BootChoice, DiskId, FindingKind, ImageChoice, KernelArgs, MachineName, Menu, RoomName,
+    RootKind, RootUrl, Seat, Setting, StallVerb, Tag, WriteMode,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,8 +110,8 @@ pub(super) enum Machine {
     },
     /// List the snapshots of a machine's persistent disk
     Snapshots {
-        /// Name of the machine
-        name: MachineName,
+        /// Name of the machine, or of a disk beside its root, like lab-07+home
+        name: DiskId,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -120,8 +120,8 @@ pub(super) enum Machine {
     ///
     /// Example: bootlace machine snapshot lab-07 --note 'before the upgrade'
     Snapshot {
-        /// Name of the machine
-        name: MachineName,
+        /// Name of the machine, or of a disk beside its root, like lab-07+home
+        name: DiskId,
         /// A remark
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
@@ -137,8 +137,8 @@ pub(super) enum Machine {
     ///
     /// Example: bootlace machine rollback lab-07 --to 3
     Rollback {
-        /// Name of the machine
-        name: MachineName,
+        /// Name of the machine, or of a disk beside its root, like lab-07+home
+        name: DiskId,
         /// Number of the snapshot
         #[arg(long, value_name = "NUMBER", required_unless_present = "undo")]
         to: Option<u32>,
@@ -327,7 +327,7 @@ impl Machine {
 }
 
 /// Where a machine is in the API.
-fn url(name: &MachineName) -> String {
+fn url(name: impl std::fmt::Display) -> String {
     format!("/api/v1/machines/{name}")
 }
 
@@ -675,7 +675,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let site = Site::enter(&Paths::under(folder.path()), None).unwrap();
         let change = serde_json::json!({ "mac": "52:54:00:00:00:01" });
-        let url = url(&"lab-07".parse().unwrap());
+        let url = url("lab-07");
         let machine: model::Machine = site.send(Method::PATCH, &url, &change).unwrap();
         let as_is =
             |reset_disk, write_mode| model::Machine { reset_disk, write_mode, ..machine.clone() };

@@ -1,6 +1,6 @@
 //! Snapshots of machines' disks, and files of them.
 
-use super::{Answer, Body, NamePath};
+use super::{Answer, Body};
 use crate::front::Front;
 use crate::problem::Problem;
 use axum::Json;
@@ -11,11 +11,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, put};
 use model::{
-    MachineName, RollbackOrder, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath,
+    DiskId, RollbackOrder, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath,
 };
 use service::{Admin, SnapshotDownload, Viewer};
 
-type SnapshotName = Result<Path<(MachineName, u32)>, PathRejection>;
+/// A machine's name means its root, `lab-07+home` a disk beside that.
+type DiskPath = Result<Path<DiskId>, PathRejection>;
+type SnapshotName = Result<Path<(DiskId, u32)>, PathRejection>;
 type FileName = Result<Query<SnapshotPath>, QueryRejection>;
 
 pub(super) fn router() -> Router<Front> {
@@ -27,7 +29,7 @@ pub(super) fn router() -> Router<Front> {
         .route("/machines/{name}/rollback", put(roll_back).delete(withdraw))
 }
 
-async fn list(service: Viewer, name: NamePath) -> Answer<Json<SnapshotList>> {
+async fn list(service: Viewer, name: DiskPath) -> Answer<Json<SnapshotList>> {
     let Path(name) = name?;
     Ok(Json(service.snapshots(&name).await?))
 }
@@ -35,7 +37,7 @@ async fn list(service: Viewer, name: NamePath) -> Answer<Json<SnapshotList>> {
 /// Makes one; `null`: nothing was written since the last one.
 async fn make(
     service: Admin,
-    name: NamePath,
+    name: DiskPath,
     body: Body<SnapshotOrder>,
 ) -> Answer<Json<Option<Snapshot>>> {
     let (Path(name), Json(order)) = (name?, body?);
@@ -51,7 +53,7 @@ async fn remove(service: Admin, name: SnapshotName) -> Answer<StatusCode> {
 /// Has the disk go back when the machine boots next.
 async fn roll_back(
     service: Admin,
-    name: NamePath,
+    name: DiskPath,
     body: Body<RollbackOrder>,
 ) -> Answer<StatusCode> {
     let (Path(name), Json(order)) = (name?, body?);
@@ -60,7 +62,7 @@ async fn roll_back(
 }
 
 /// Has it stay what it is; whether it was to go back.
-async fn withdraw(service: Admin, name: NamePath) -> Answer<Json<bool>> {
+async fn withdraw(service: Admin, name: DiskPath) -> Answer<Json<bool>> {
     let Path(name) = name?;
     Ok(Json(service.withdraw_roll_back(&name).await?))
 }

@@ -7,9 +7,7 @@ use crate::paths::Paths;
 use crate::site::Site;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use hyper::Method;
-use model::{
-    MachineName, RollbackOrder, Size, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder,
-};
+use model::{DiskId, RollbackOrder, Size, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder};
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::FileTypeExt as _;
@@ -19,7 +17,7 @@ use std::str::FromStr;
 /// A snapshot as it is typed: `lab-07@3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Named {
-    machine: MachineName,
+    machine: DiskId,
     number: u32,
 }
 
@@ -29,13 +27,13 @@ impl FromStr for Named {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no snapshot: those are typed as lab-07@3");
         let (machine, number) = text.split_once('@').ok_or_else(wrong)?;
-        let machine = machine.parse().map_err(|error: model::InvalidName| error.to_string())?;
+        let machine = machine.parse().map_err(|error: model::BadDiskId| error.to_string())?;
         Ok(Self { machine, number: number.parse().map_err(|_| wrong())? })
     }
 }
 
 /// Makes a snapshot.
-pub(super) fn make(paths: &Paths, name: &MachineName, note: Option<String>) -> anyhow::Result<()> {
+pub(super) fn make(paths: &Paths, name: &DiskId, note: Option<String>) -> anyhow::Result<()> {
     let at = format!("{}/snapshots", url(name));
     let made: Option<Snapshot> = Site::open(paths)?.work(&at, &SnapshotOrder { note })?;
     say(match made {
@@ -54,7 +52,7 @@ pub(super) fn remove(paths: &Paths, Named { machine, number }: &Named) -> anyhow
 }
 
 /// Lists the snapshots of a machine's disk.
-pub(super) fn list(paths: &Paths, name: &MachineName, as_json: bool) -> anyhow::Result<()> {
+pub(super) fn list(paths: &Paths, name: &DiskId, as_json: bool) -> anyhow::Result<()> {
     let list: SnapshotList = Site::open(paths)?.get(&format!("{}/snapshots", url(name)))?;
     if as_json {
         say(serde_json::to_string_pretty(&list)?);
@@ -79,7 +77,7 @@ pub(super) fn list(paths: &Paths, name: &MachineName, as_json: bool) -> anyhow::
 }
 
 /// Has a machine's disk go back, or not.
-pub(super) fn roll_back(paths: &Paths, name: &MachineName, to: Option<u32>) -> anyhow::Result<()> {
+pub(super) fn roll_back(paths: &Paths, name: &DiskId, to: Option<u32>) -> anyhow::Result<()> {
     let (site, at) = (Site::open(paths)?, format!("{}/rollback", url(name)));
     let Some(snapshot) = to else {
         let was_asked: bool = site.send(Method::DELETE, &at, &())?;

@@ -5,8 +5,8 @@ use crate::service::Service;
 use crate::storage_client;
 use crate::store::{LastBoot, View};
 use model::{
-    DiskId, DiskKey, DiskWhat, DiskWrites, ExportOrder, ExportSpec, FurtherDisk, ImageVersion,
-    Machine, RootKind, Site, SiteDisk, StoragePath, WriteMode, check_disks,
+    DiskId, DiskKey, DiskWhat, DiskWrites, ExportOrder, ExportSpec, ExportStatus, FurtherDisk,
+    ImageVersion, Machine, RootKind, Site, SiteDisk, StoragePath, WriteMode, check_disks,
 };
 use std::net::{Ipv4Addr, SocketAddrV4};
 use wire::Mac;
@@ -60,12 +60,33 @@ impl Service {
         (mac, address): (Mac, Ipv4Addr),
         key: DiskKey,
     ) {
-        for (disk, what) in view.site.disks_of(machine) {
+        let disks = view.site.disks_of(machine);
+        self.forget_former_disks(machine, &disks).await;
+        for (disk, what) in disks {
             let ordered =
                 self.order_further_disk(view, (machine, disk, what), known, (mac, address), key);
             if let Err(error) = ordered.await {
                 let (machine, disk) = (&machine.name, &disk.name);
                 tracing::warn!(%machine, %disk, error = error.chain(), "a disk beside its root is not exported");
+            }
+        }
+    }
+
+    /// Takes back what is exported of disks that the machine has no more, if nobody uses it and nothing of it is kept.
+    async fn forget_former_disks(&self, machine: &Machine, now: &[(&SiteDisk, &DiskWhat)]) {
+        let answer = self.exports().last();
+        let of_it = answer.further.iter().filter(|export| export.spec.disk.machine == machine.name);
+        let is_former = |export: &&ExportStatus| {
+            let tag = export.spec.disk.tag.as_ref();
+            export.connections == 0
+                && export.spec.write_mode != WriteMode::Persistent
+                && !now.iter().any(|(disk, _)| Some(&disk.name) == tag)
+        };
+        for export in of_it.filter(is_former) {
+            let (socket, disk) = (&self.options().storage_socket, &export.spec.disk);
+            if let Err(error) = storage_client::delete_disk(socket, disk).await {
+                let error = wire::error_chain(&error);
+                tracing::warn!(%disk, error, "what is exported of a disk that is no more is not taken back");
             }
         }
     }

@@ -1,20 +1,22 @@
-//! Snapshots of the disks that machines keep.
+//! Snapshots of the disks that machines keep: of their roots, and of those beside them.
 
 use crate::error::Error;
 use crate::people::Admin;
 use crate::service::Service;
 use crate::storage_client::{SnapshotDownload, StorageError, snapshots};
 use crate::store::FieldChange;
-use model::{MachineName, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath};
+use model::{
+    DiskId, MachineName, Snapshot, SnapshotFiles, SnapshotList, SnapshotOrder, SnapshotPath,
+};
 
 impl Service {
     /// Snapshots of the machine's disk, the oldest first; none if it keeps no disk.
     ///
     /// # Errors
     /// There is no such machine, or the storage server does not tell.
-    pub(crate) async fn snapshots(&self, name: &MachineName) -> Result<SnapshotList, Error> {
-        self.check_machine(name)?;
-        match snapshots::list(&self.options().storage_socket, name).await {
+    pub(crate) async fn snapshots(&self, disk: &DiskId) -> Result<SnapshotList, Error> {
+        self.check_machine(&disk.machine)?;
+        match snapshots::list(&self.options().storage_socket, disk).await {
             // It has no disk, or the server is an earlier one.
             Err(StorageError::Refused { status: 404, .. }) => Ok(SnapshotList::default()),
             told => told.map_err(said),
@@ -36,17 +38,17 @@ impl Admin {
     /// There is no such machine or disk, or the storage server does not do it.
     pub async fn make_snapshot(
         &self,
-        name: &MachineName,
+        disk: &DiskId,
         order: &SnapshotOrder,
     ) -> Result<Option<Snapshot>, Error> {
-        self.service().check_machine(name)?;
+        self.service().check_machine(&disk.machine)?;
         if order.note.as_deref().is_some_and(|note| !model::is_note(note)) {
             return Err(Error::BadSnapshotNote);
         }
-        let made = snapshots::make(&self.service().options().storage_socket, name, order).await;
+        let made = snapshots::make(&self.service().options().storage_socket, disk, order).await;
         let made = made.map_err(said)?;
         if let Some(made) = &made {
-            self.note_snapshot("machine.snapshot", name, None, Some(made.number)).await;
+            self.note_snapshot("machine.snapshot", disk, None, Some(made.number)).await;
         }
         Ok(made)
     }
@@ -55,11 +57,11 @@ impl Admin {
     ///
     /// # Errors
     /// There is none, or the storage server does not do it.
-    pub async fn remove_snapshot(&self, name: &MachineName, number: u32) -> Result<(), Error> {
-        self.service().check_machine(name)?;
+    pub async fn remove_snapshot(&self, disk: &DiskId, number: u32) -> Result<(), Error> {
+        self.service().check_machine(&disk.machine)?;
         let socket = &self.service().options().storage_socket;
-        snapshots::remove(socket, name, number).await.map_err(said)?;
-        self.note_snapshot("machine.snapshot-rm", name, Some(number), None).await;
+        snapshots::remove(socket, disk, number).await.map_err(said)?;
+        self.note_snapshot("machine.snapshot-rm", disk, Some(number), None).await;
         Ok(())
     }
 
@@ -67,11 +69,11 @@ impl Admin {
     ///
     /// # Errors
     /// There is none, or the storage server does not do it.
-    pub async fn roll_back(&self, name: &MachineName, number: u32) -> Result<(), Error> {
-        self.service().check_machine(name)?;
+    pub async fn roll_back(&self, disk: &DiskId, number: u32) -> Result<(), Error> {
+        self.service().check_machine(&disk.machine)?;
         let socket = &self.service().options().storage_socket;
-        snapshots::roll_back(socket, name, number).await.map_err(said)?;
-        self.note_snapshot("machine.rollback", name, None, Some(number)).await;
+        snapshots::roll_back(socket, disk, number).await.map_err(said)?;
+        self.note_snapshot("machine.rollback", disk, None, Some(number)).await;
         Ok(())
     }
 
@@ -79,12 +81,12 @@ impl Admin {
     ///
     /// # Errors
     /// It has no disk, or the storage server does not do it.
-    pub async fn withdraw_roll_back(&self, name: &MachineName) -> Result<bool, Error> {
-        self.service().check_machine(name)?;
+    pub async fn withdraw_roll_back(&self, disk: &DiskId) -> Result<bool, Error> {
+        self.service().check_machine(&disk.machine)?;
         let socket = &self.service().options().storage_socket;
-        let was_asked = snapshots::withdraw(socket, name).await.map_err(said)?;
+        let was_asked = snapshots::withdraw(socket, disk).await.map_err(said)?;
         if was_asked {
-            self.note_snapshot("machine.rollback-undo", name, None, None).await;
+            self.note_snapshot("machine.rollback-undo", disk, None, None).await;
         }
         Ok(was_asked)
     }
@@ -95,13 +97,13 @@ impl Admin {
     /// There is no such snapshot or folder, or it can't be read.
     pub async fn snapshot_files(
         &self,
-        name: &MachineName,
+        disk: &DiskId,
         number: u32,
         asked: &SnapshotPath,
     ) -> Result<SnapshotFiles, Error> {
-        self.service().check_machine(name)?;
+        self.service().check_machine(&disk.machine)?;
         let socket = &self.service().options().storage_socket;
-        snapshots::look(socket, name, number, asked).await.map_err(said)
+        snapshots::look(socket, disk, number, asked).await.map_err(said)
     }
 
     /// A file of a snapshot, as it comes.
@@ -110,13 +112,13 @@ impl Admin {
     /// There is no such snapshot or file, or it can't be read.
     pub async fn snapshot_file(
         &self,
-        name: &MachineName,
+        disk: &DiskId,
         number: u32,
         asked: &SnapshotPath,
     ) -> Result<SnapshotDownload, Error> {
-        self.service().check_machine(name)?;
+        self.service().check_machine(&disk.machine)?;
         let socket = &self.service().options().storage_socket;
-        let file = snapshots::read(socket, name, number, asked).await.map_err(said)?;
+        let file = snapshots::read(socket, disk, number, asked).await.map_err(said)?;
         let change = FieldChange {
             field: "file".to_owned(),
             old: None,
@@ -124,29 +126,29 @@ impl Admin {
         };
         let number =
             FieldChange { field: "snapshot".to_owned(), old: None, new: Some(number.to_string()) };
-        self.note_done("machine.fetch", name, vec![number, change]).await;
+        self.note_done("machine.fetch", disk, vec![number, change]).await;
         Ok(file)
     }
 
     async fn note_snapshot(
         &self,
         action: &'static str,
-        name: &MachineName,
+        disk: &DiskId,
         old: Option<u32>,
         new: Option<u32>,
     ) {
         let text = |number: Option<u32>| number.map(|number| number.to_string());
         let change = FieldChange { field: "snapshot".to_owned(), old: text(old), new: text(new) };
-        self.note_done(action, name, vec![change]).await;
+        self.note_done(action, disk, vec![change]).await;
     }
 
     /// Notes what was done. That it was can't be taken back if it can't be noted, and is in the log then.
-    async fn note_done(&self, action: &'static str, name: &MachineName, changes: Vec<FieldChange>) {
-        let entry = self.actor().does(action, name, changes, self.now().unix_ms);
+    async fn note_done(&self, action: &'static str, disk: &DiskId, changes: Vec<FieldChange>) {
+        let entry = self.actor().does(action, disk, changes, self.now().unix_ms);
         let database = self.service().database();
         if let Err(error) = database.write(move |tables| Ok(tables.put_audit(&entry)?)).await {
             let (who, error) = (self.actor().name(), error.chain());
-            tracing::error!(machine = %name, action, who, error, "this is done, and is not in the audit log");
+            tracing::error!(machine = %disk, action, who, error, "this is done, and is not in the audit log");
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::initrds::{InitrdFile, InitrdState};
 use crate::live::{AlertCount, Certificate, FindingCount, StageTimes, Traffic};
 use crate::people::Viewer;
 use crate::store::{Hardware, KernelLog};
-use model::{Boot, Finding, ImageName, MachineName, Right, RoomName, Site, SnapshotList, Stage};
+use model::{
+    Boot, DiskId, Finding, ImageName, MachineName, Right, RoomName, Site, SnapshotList, Stage,
+};
 use std::sync::Arc;
 use wire::Mac;
 
@@ -85,8 +87,8 @@ impl Viewer {
     ///
     /// # Errors
     /// There is no such machine, or the storage server does not tell.
-    pub async fn snapshots(&self, name: &MachineName) -> Result<SnapshotList, Error> {
-        self.service().snapshots(name).await
+    pub async fn snapshots(&self, disk: &DiskId) -> Result<SnapshotList, Error> {
+        self.service().snapshots(disk).await
     }
 
     /// What a machine is made of; `None`: it has not told.

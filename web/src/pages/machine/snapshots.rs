@@ -6,7 +6,7 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
-use model::{Size, SnapshotInfo, SnapshotList, SnapshotOrder, SnapshotPath};
+use model::{DiskId, Size, SnapshotInfo, SnapshotList, SnapshotOrder, SnapshotPath};
 use service::{Admin, Viewer};
 
 #[derive(Template)]
@@ -42,7 +42,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
     Query(options): Query<Options>,
 ) -> Page {
-    let name = machine_name(&service, &name)?;
+    let name = DiskId::from(machine_name(&service, &name)?);
     let snapshots = service.snapshots(&name).await;
     let list = snapshots.map_err(|error| Failure::new(&service, &error))?;
     let SnapshotList { snapshots, trouble } = list;
@@ -74,7 +74,7 @@ pub(super) struct Made {
 
 /// Makes one.
 pub(super) async fn make(service: Admin, Path(name): Path<String>, Form(form): Form<Made>) -> Page {
-    let name = machine_name(&service, &name)?;
+    let name = DiskId::from(machine_name(&service, &name)?);
     let note = form.note.trim();
     let order = SnapshotOrder { note: (!note.is_empty()).then(|| note.to_owned()) };
     let made = service.make_snapshot(&name, &order).await;
@@ -97,7 +97,7 @@ pub(super) async fn change(
     Path(name): Path<String>,
     Form(form): Form<Chosen>,
 ) -> Page {
-    let name = machine_name(&service, &name)?;
+    let name = DiskId::from(machine_name(&service, &name)?);
     let (changed, done) = match form.what.as_str() {
         "rollback" => (service.roll_back(&name, form.number).await, Done::RollbackAsked),
         "remove" => (service.remove_snapshot(&name, form.number).await, Done::SnapshotRemoved),
@@ -176,7 +176,7 @@ pub(super) async fn files(
     Path((name, number)): Path<(String, u32)>,
     Query(asked): Query<Asked>,
 ) -> Page {
-    let name = machine_name(&service, &name)?;
+    let name = DiskId::from(machine_name(&service, &name)?);
     let path = asked.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
     let asked = SnapshotPath { path, partition: asked.partition };
     let found = service.snapshot_files(&name, number, &asked).await;
@@ -229,7 +229,7 @@ pub(super) async fn file(
     Path((name, number)): Path<(String, u32)>,
     Query(asked): Query<SnapshotPath>,
 ) -> Page {
-    let name = machine_name(&service, &name)?;
+    let name = DiskId::from(machine_name(&service, &name)?);
     let file = service.snapshot_file(&name, number, &asked).await;
     let file = file.map_err(|error| Failure::new(&service, &error))?;
     Ok(download(file, &asked.path))
