@@ -12,6 +12,9 @@ use std::path::Path;
 /// How it is compressed, the best first: the fastest, for what waits is somebody at the machine. A kernel has some of them.
 const ALGORITHMS: [&str; 3] = ["lz4", "lzo-rle", "zstd"];
 
+/// Who has more memory does without: what a desktop takes fits.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+
 /// What sets zram up by itself, and by which files it is known. Each must be there.
 const OWN: [(&str, &[&str]); 6] = [
     (
@@ -31,7 +34,7 @@ const OWN: [(&str, &[&str]); 6] = [
     ("zram-init", &["sbin/zram-init"]),
 ];
 
-/// Sets it up, and says what it is; `None`: the root does that itself.
+/// Sets it up, and says what it is; `None`: there is memory enough, or the root does that itself.
 ///
 /// # Errors
 /// In words, and the boot goes on.
@@ -40,6 +43,11 @@ pub(super) fn start(
     percent: ZramPercent,
     (modules, console): (&Modules, &Console),
 ) -> Result<Option<String>, String> {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory_bytes = memory_bytes(&memory).ok_or("no zram: how much memory there is")?;
+    if memory_bytes > MEMORY_BYTES_MAX {
+        return Ok(None);
+    }
     if let Some(own) = own_setup(root) {
         console.log(&format!("bootlace: disks: no zram, as the system has {own}"));
         return Ok(None);
@@ -56,8 +64,6 @@ pub(super) fn start(
             break;
         }
     }
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory_bytes = memory_bytes(&memory).ok_or("no zram: how much memory there is")?;
     let size_bytes = memory_bytes / 100 * u64::from(percent.get());
     fs::write(disk.sys("disksize"), size_bytes.to_string())
         .map_err(|error| error.to_string())
