@@ -132,6 +132,7 @@ const NOT_TYPED: &[(&str, &str, &str)] = &[
     ("install.md", "cargo xtask deb", "package::"),
     ("jobs.md", "bootlace job show", "it needs so many jobs; jobs::"),
     ("jobs.md", "bootlace job cancel", "it needs a job that runs; jobs::"),
+    ("further-disks.md", "bootlace disk reset", "it needs what a machine has written; disks::"),
     ("large-packets.md", "ip link", "mtu::"),
     ("monitoring.md", "bootlace nagios --url", "it needs pages on the network; accounts::"),
     ("power.md", "bootlace machine power", "it needs a PC that runs; boot::"),
@@ -154,6 +155,7 @@ const BEFORE: &[(&str, &str)] = &[
         "accounts.md",
         "bootlace user add tom --role viewer; for n in 1 2; do bootlace room set r10$n; done; for n in 1 2 3; do bootlace token add t$n --scope read; done",
     ),
+    ("further-disks.md", "bootlace room set r101; mkdir courses; echo page > courses/book"),
     ("persistent-disks.md", "mkdir -p /var/lib/bootlace/layers/lab-07"),
     ("rooms.md", "bootlace room set r101"),
 ];
