@@ -15,6 +15,7 @@ mod cli;
 mod commands;
 mod crowds;
 mod dhcp;
+mod disks;
 mod docs;
 mod edits;
 mod failures;
