@@ -60,9 +60,9 @@ pub enum LayerError {
         /// Version that it was made on, and that is asked for.
         version: u32,
         /// Begin of the digest of what it was made on.
-        made_on: String,
+        made_on: Box<str>,
         /// Begin of the digest of what is there.
-        found: String,
+        found: Box<str>,
     },
     /// A discard layer did not survive a restart of the host.
     #[error(
