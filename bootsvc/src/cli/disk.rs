@@ -1,5 +1,6 @@
 //! `bootlace disk …`
 
+use super::files::Whose;
 use super::setup::agrees;
 use super::{advise, say, table};
 use crate::paths::Paths;
@@ -9,7 +10,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use model::{
     DiskId, DiskPurpose, DiskTag, DiskWrites, FilesOf, ImageChoice, ImageVersion, MachineName,
-    RoomName, SiteDisk, Size, binary_size,
+    SiteDisk, Size, binary_size,
 };
 use service::{KeptBeside, MachineDisk, NewDisk};
 use std::process::{Command, Stdio};
@@ -65,18 +66,6 @@ pub(super) enum Disk {
     },
 }
 
-/// Whose machines.
-#[derive(Args)]
-#[command(group = ArgGroup::new("whose").multiple(false))]
-pub(super) struct Whose {
-    /// The machines of this room; without --room and --machine all of the site
-    #[arg(long, value_name = "NAME", group = "whose")]
-    room: Option<RoomName>,
-    /// This machine
-    #[arg(long, value_name = "NAME", group = "whose")]
-    machine: Option<MachineName>,
-}
-
 #[derive(Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(false))]
 pub(super) struct Put {
@@ -120,14 +109,8 @@ impl Disk {
             Self::Ls { machine: None, json, .. } => list(paths, json),
             Self::Reset { disk, yes } => reset(paths, &disk, yes),
             Self::Put(put) => put.run(paths),
-            Self::Rm { name, whose: Whose { room, machine } } => {
-                let mut url = format!("{DISKS}/disk?name={name}");
-                if let Some(room) = &room {
-                    url += &format!("&room={room}");
-                }
-                if let Some(machine) = &machine {
-                    url += &format!("&machine={machine}");
-                }
+            Self::Rm { name, whose } => {
+                let url = format!("{DISKS}/disk?name={name}{}", whose.in_query());
                 let () = Site::open(paths)?.send(Method::DELETE, &url, &())?;
                 say(format!("{name}: no disk any more, from the next boot on"));
                 Ok(())

@@ -60,16 +60,24 @@ pub(super) enum Files {
     },
 }
 
-/// On whose machines.
+/// Whose machines.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").multiple(false))]
 pub(super) struct Whose {
-    /// On the machines of this room; without --room and --machine on all
+    /// The machines of this room; without --room and --machine all of the site
     #[arg(long, value_name = "NAME", group = "whose")]
-    room: Option<RoomName>,
-    /// On this machine
+    pub(super) room: Option<RoomName>,
+    /// This machine
     #[arg(long, value_name = "NAME", group = "whose")]
-    machine: Option<MachineName>,
+    pub(super) machine: Option<MachineName>,
+}
+
+impl Whose {
+    /// As a query of the API has it, behind other fields.
+    pub(super) fn in_query(&self) -> String {
+        let room = self.room.iter().map(|room| format!("&room={room}"));
+        room.chain(self.machine.iter().map(|machine| format!("&machine={machine}"))).collect()
+    }
 }
 
 /// Which one.
@@ -116,14 +124,8 @@ pub(super) struct Put {
 
 impl Meant {
     fn url(&self) -> String {
-        let mut url = format!("/api/v1/files/file?path={}", encoded(&self.path));
-        if let Some(room) = &self.whose.room {
-            url += &format!("&room={room}");
-        }
-        if let Some(machine) = &self.whose.machine {
-            url += &format!("&machine={machine}");
-        }
-        url
+        let path = encoded(&self.path);
+        format!("/api/v1/files/file?path={path}{}", self.whose.in_query())
     }
 }
 

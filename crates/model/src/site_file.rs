@@ -18,6 +18,16 @@ pub enum FilesOf {
 }
 
 impl FilesOf {
+    /// Theirs who are named; `None`: both are.
+    pub fn named(room: Option<RoomName>, machine: Option<MachineName>) -> Option<Self> {
+        match (room, machine) {
+            (None, None) => Some(Self::Site),
+            (Some(room), None) => Some(Self::Room(room)),
+            (None, Some(machine)) => Some(Self::Machine(machine)),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
     /// The room, if they are a room's.
     pub const fn room(&self) -> Option<&RoomName> {
         match self {

@@ -62,15 +62,10 @@ async fn put(service: Admin, body: Body<NewDisk>) -> Answer<(StatusCode, Json<Si
 
 async fn remove(service: Admin, meant: Result<Query<Meant>, QueryRejection>) -> Answer<StatusCode> {
     let Query(Meant { room, machine, name }) = meant?;
-    let of = match (room, machine) {
-        (None, None) => FilesOf::Site,
-        (Some(room), None) => FilesOf::Room(room),
-        (None, Some(machine)) => FilesOf::Machine(machine),
-        (Some(_), Some(_)) => {
-            let detail = service::DisksError::TwoOwners.to_string();
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-    };
+    let of = FilesOf::named(room, machine).ok_or_else(|| {
+        let detail = service::DisksError::TwoOwners.to_string();
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    })?;
     service.remove_site_disk(of, name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

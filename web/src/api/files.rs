@@ -35,15 +35,10 @@ struct Meant {
 
 impl Meant {
     fn of(self) -> Answer<(FilesOf, String)> {
-        let of = match (self.room, self.machine) {
-            (None, None) => FilesOf::Site,
-            (Some(room), None) => FilesOf::Room(room),
-            (None, Some(machine)) => FilesOf::Machine(machine),
-            (Some(_), Some(_)) => {
-                let detail = service::FilesError::TwoOwners.to_string();
-                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-            }
-        };
+        let of = FilesOf::named(self.room, self.machine).ok_or_else(|| {
+            let detail = service::FilesError::TwoOwners.to_string();
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        })?;
         Ok((of, self.path))
     }
 }

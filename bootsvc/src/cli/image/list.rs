@@ -98,7 +98,10 @@ pub(super) fn list(paths: &Paths, json: bool) -> anyhow::Result<()> {
                     false => version.os_name.clone().unwrap_or_default(),
                 },
                 version.kernel_version.clone(),
-                version.architecture.to_string(),
+                match version.is_data() {
+                    true => String::new(),
+                    false => version.architecture.to_string(),
+                },
                 Size(version.size_bytes).to_string(),
                 used_by.count().to_string(),
                 note.clone().unwrap_or_default(),
