@@ -319,7 +319,7 @@ pub(crate) struct BootSettings {
     /// have none.
     ///
     /// - Value: percent of the memory, 0 to 200
-    /// - Default: `zram = 50`
+    /// - Default: `zram = 100`
     /// - Example: `zram = 0`
     #[serde(deserialize_with = "zram")]
     pub(crate) zram: Option<ZramPercent>,
@@ -423,7 +423,7 @@ impl Default for BootSettings {
             fitted_initrds: true,
             reboot_after_failure_seconds: initcfg::REBOOT_SECONDS,
             ram: RamSize::default(),
-            zram: ZramPercent::new(50),
+            zram: ZramPercent::new(100),
             rescue_busybox: None,
             strangers: None,
             menu_password: None,
