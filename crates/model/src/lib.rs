@@ -90,7 +90,7 @@ pub use ring::{
 pub use room::{Room, Seat};
 pub use settings::{Origin, Origins, Setting, Settings, present};
 pub use site::{AddressPool, Seen, Site};
-pub use site_disk::{DiskWhat, DisksClash, SiteDisk, check_disks, disks_of};
+pub use site_disk::{DiskWhat, DisksClash, SiteDisk, check_disks, disks_of, disks_of_room};
 pub use site_file::{
     BadFileSetting, FileMode, FileOwner, FilesOf, SiteFile, SiteFileKind, what_counts,
 };

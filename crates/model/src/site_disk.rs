@@ -98,8 +98,24 @@ pub fn disks_of<'a>(
     room: Option<&RoomName>,
     machine: &MachineName,
 ) -> Vec<(&'a SiteDisk, &'a DiskWhat)> {
+    nearest(all, room, Some(machine))
+}
+
+/// Of the disks of a site those that a machine in this room has which has none of its own, by name.
+pub fn disks_of_room<'a>(
+    all: &'a [SiteDisk],
+    room: Option<&RoomName>,
+) -> Vec<(&'a SiteDisk, &'a DiskWhat)> {
+    nearest(all, room, None)
+}
+
+fn nearest<'a>(
+    all: &'a [SiteDisk],
+    room: Option<&RoomName>,
+    machine: Option<&MachineName>,
+) -> Vec<(&'a SiteDisk, &'a DiskWhat)> {
     let concerns = |disk: &&SiteDisk| match (&disk.machine, &disk.room) {
-        (Some(only), _) => only == machine,
+        (Some(only), _) => Some(only) == machine,
         (None, Some(only)) => Some(only) == room,
         (None, None) => true,
     };

@@ -61,6 +61,14 @@ pub enum DisksError {
          {0} --size 20G makes an empty one"
     )]
     NoVersion(ImageName),
+    /// Machines of a room, or of the site, could not have all of their disks.
+    #[error("the machines of {whose} could not have all of their disks")]
+    ClashIn {
+        /// Whose.
+        whose: FilesOf,
+        /// Why.
+        source: DisksClash,
+    },
     /// A machine could not have all of its disks.
     #[error("{machine} could not have all of its disks")]
     Clash {

@@ -234,6 +234,13 @@ fn subject(of: &FilesOf, name: &DiskTag) -> String {
 /// Whether each machine can have all of its disks.
 fn check_machines(tables: &Transaction<'_>, site: &Site) -> Result<(), crate::store::ChangeError> {
     let all = tables.site_disks()?;
+    // Where no machine is yet, one may come.
+    let rooms = site.rooms.iter().map(|room| Some(&room.name)).chain([None]);
+    for room in rooms {
+        let whose = room.map_or(FilesOf::Site, |room| FilesOf::Room(room.clone()));
+        check_disks(&model::disks_of_room(&all, room))
+            .map_err(|source| Error::from(DisksError::ClashIn { whose, source }))?;
+    }
     for machine in &site.machines {
         let disks = model::disks_of(&all, machine.room.as_ref(), &machine.name);
         check_disks(&disks).map_err(|source| {

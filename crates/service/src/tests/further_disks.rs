@@ -161,6 +161,11 @@ async fn what_can_not_be_a_disk_is_refused_and_what_is_named_stays() {
     let said = refused(&service, mounted("/home/books")).await;
     assert!(said.contains("/home/books") && said.contains("the disk home"), "{said}");
     assert_eq!(root.site_disks().len(), 1, "what was refused is not there");
+    // Also where no machine is yet.
+    service.set_room("r101".parse().unwrap(), RoomChange::default()).await.unwrap();
+    let of_room = NewDisk { room: Some("r101".parse().unwrap()), ..mounted("/home/books") };
+    let said = refused(&service, of_room).await;
+    assert!(said.contains("the machines of room r101"), "{said}");
 
     // A disk is no system, and a system that is named stays.
     let boots = MachineChange { image: Some(image("homes")), ..MachineChange::default() };
