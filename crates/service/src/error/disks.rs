@@ -67,7 +67,7 @@ pub enum DisksError {
         /// Whose.
         whose: FilesOf,
         /// Why.
-        source: DisksClash,
+        source: Box<DisksClash>,
     },
     /// A machine could not have all of its disks.
     #[error("{machine} could not have all of its disks")]
@@ -75,6 +75,6 @@ pub enum DisksError {
         /// The machine.
         machine: MachineName,
         /// Why.
-        source: DisksClash,
+        source: Box<DisksClash>,
     },
 }

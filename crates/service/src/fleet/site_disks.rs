@@ -239,12 +239,12 @@ fn check_machines(tables: &Transaction<'_>, site: &Site) -> Result<(), crate::st
     for room in rooms {
         let whose = room.map_or(FilesOf::Site, |room| FilesOf::Room(room.clone()));
         check_disks(&model::disks_of_room(&all, room))
-            .map_err(|source| Error::from(DisksError::ClashIn { whose, source }))?;
+            .map_err(|source| Error::from(DisksError::ClashIn { whose, source: source.into() }))?;
     }
     for machine in &site.machines {
         let disks = model::disks_of(&all, machine.room.as_ref(), &machine.name);
         check_disks(&disks).map_err(|source| {
-            Error::from(DisksError::Clash { machine: machine.name.clone(), source })
+            Error::from(DisksError::Clash { machine: machine.name.clone(), source: source.into() })
         })?;
     }
     Ok(())
