@@ -196,6 +196,9 @@ impl Store {
             return Err(ImportError::BadNote);
         }
         let source = &request.source;
+        if let Some(why) = self.other_kind(&request.name, request.is_data)? {
+            return Err(ImportError::Refused { path: source.path().to_owned(), why });
+        }
         let (kind, disk_bytes) = what_it_is(request)?;
         self.check_room(source.allocated_bytes)?;
 
@@ -233,6 +236,9 @@ impl Store {
             return Err(ImportError::BadNote);
         }
         let path = Path::new("the empty disk");
+        if let Some(why) = self.other_kind(name, true)? {
+            return Err(ImportError::Refused { path: path.to_owned(), why });
+        }
         if !(DISK_BYTES_MIN..=SIZE_BYTES_MAX).contains(size_bytes) {
             let (min, max) = (Size(DISK_BYTES_MIN), Size(SIZE_BYTES_MAX));
             let why = format!("it is to have {min} to {max}");
@@ -357,6 +363,9 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Import, ImportError> {
         let &New { path, name, note, state, fix, is_data } = new;
+        if let Some(why) = self.other_kind(name, is_data)? {
+            return Err(ImportError::Refused { path: path.to_owned(), why });
+        }
         let disk_path = draft.path().join("disk.raw");
         let disk: Arc<dyn Block> =
             Arc::new(RawFile::open(&disk_path).map_err(io_error("open", &disk_path))?);
@@ -434,6 +443,27 @@ impl Store {
             harms,
             laid_over,
         })
+    }
+
+    /// Why a version of this kind can't be one of the image; `None`: it can.
+    pub(crate) fn other_kind(
+        &self,
+        name: &ImageName,
+        is_data: bool,
+    ) -> Result<Option<String>, StoreError> {
+        let numbers = self.numbers(name)?.into_iter().rev();
+        // One that can't be read says nothing of its kind.
+        let known = numbers.filter_map(|number| self.version(name, number).ok());
+        let others: Vec<ImageVersion> = known.filter(|it| it.is_data() != is_data).collect();
+        let Some(other) = others.first() else { return Ok(None) };
+        let (is, it_is) = match is_data {
+            true => ("a system, which machines boot", "a disk beside roots"),
+            false => ("a disk that machines have beside their roots", "a system"),
+        };
+        Ok(Some(format!(
+            "{name}/v{} is {is}, and this is {it_is}: an image has versions of one kind only. Give it another name",
+            other.version
+        )))
     }
 
     fn check_room(&self, needed_bytes: u64) -> Result<(), ImportError> {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{make_ext4, run};
+use common::{make_ext4, run, system_files};
 use images::{
     EmptyDisk, Import, ImportError, ImportRequest, ReceiveRequest, SendRequest, Source, Stop, Store,
 };
@@ -78,6 +78,16 @@ fn a_disk_with_files_needs_no_kernel_if_that_is_said() {
     fs::remove_file(store.vmlinuz_path(&version.image, 1)).unwrap();
     assert!(!import(&store, &disk, true).unwrap().put_back.is_empty());
     assert!(matches!(import(&store, &disk, true), Err(ImportError::SameAsNewest { .. })));
+
+    // An image has versions of one kind.
+    let request = EmptyDisk { name: "courses".parse().unwrap(), size_bytes: 64 << 20, note: None };
+    store.make_empty(&request, &Stop::default(), &mut |_| ()).unwrap();
+    let system = dir.path().join("system");
+    system_files(&system);
+    let system_disk = dir.path().join("system.raw");
+    make_ext4(&system, &system_disk, 0, 24 << 20);
+    let said = import(&store, &system_disk, false).unwrap_err().to_string();
+    assert!(said.contains("of one kind only"), "{said}");
 
     fs::write(&disk, vec![1; 1 << 20]).unwrap();
     let refused = import(&store, &disk, true).unwrap_err().to_string();

@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 use model::{
     DiskId, DiskPurpose, DiskTag, DiskWrites, FilesOf, ImageChoice, ImageVersion, MachineName,
-    SiteDisk, Size, binary_size,
+    SiteDisk, Size, binary_size, disk_folder,
 };
 use service::{KeptBeside, MachineDisk, NewDisk};
 use std::process::{Command, Stdio};
@@ -122,6 +122,18 @@ impl Disk {
 impl Put {
     fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let Self { name, mount, carry, swap, none, image, size, writes, whose } = self;
+        // Before an image is made for it.
+        for folder in mount.iter().chain(&carry) {
+            disk_folder(folder)?;
+        }
+        if size.is_some() {
+            let site = Site::open(paths)?;
+            let room = whose.room.iter().map(|room| format!("/api/v1/rooms/{room}"));
+            let machine = whose.machine.iter().map(|name| format!("/api/v1/machines/{name}"));
+            for url in room.chain(machine) {
+                let _: serde_json::Value = site.get(&url)?;
+            }
+        }
         let is_new_kept = size.is_some() && mount.is_some();
         let writes = writes.or(is_new_kept.then_some(DiskWrites::Kept));
         let image = match size {
@@ -265,7 +277,7 @@ fn list_kept(paths: &Paths, json: bool) -> anyhow::Result<()> {
 
 fn reset(paths: &Paths, disk: &DiskId, yes: bool) -> anyhow::Result<()> {
     if !yes
-        && !agrees(&format!("Throw away all that {} has written to {disk}?", disk.machine), false)?
+        && !agrees(&format!("Throw away all that {} has written to {disk}", disk.machine), false)?
     {
         bail!("nothing was done");
     }

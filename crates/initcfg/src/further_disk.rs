@@ -188,10 +188,10 @@ impl FromStr for FurtherDisk {
 /// `/usr`, `/bin`, `/sbin`, `/lib` and the like, `/etc` itself), or has other signs than letters, digits and `. _ - + @`.
 pub fn disk_folder(text: &str) -> Result<String, ParseChoiceError> {
     /// With all that is in them.
-    const NEVER: [&str; 4] = ["dev", "proc", "run", "sys"];
+    const NEVER: [&str; 11] =
+        ["bin", "boot", "dev", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys"];
     /// Only themselves: the system does not start without them.
-    const NOT_WHOLE: [&str; 10] =
-        ["bin", "boot", "etc", "lib", "lib32", "lib64", "sbin", "usr", "var", "nix"];
+    const NOT_WHOLE: [&str; 6] = ["etc", "etc/systemd", "nix", "var", "var/lib", "var/run"];
     let wanted = "a folder like /home or /srv/data, of letters, digits and . _ - + @, and none that the system itself needs to start";
     let refused = || ParseChoiceError::new(text, wanted);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+@".contains(&byte);
@@ -200,7 +200,8 @@ pub fn disk_folder(text: &str) -> Result<String, ParseChoiceError> {
     let mut steps = path.split('/');
     let is_good = |step: &str| !matches!(step, "" | "." | "..") && step.bytes().all(is_plain);
     let first = steps.clone().next().unwrap_or_default();
-    if !steps.all(is_good) || NEVER.contains(&first) || NOT_WHOLE.contains(&path) {
+    let is_of_system = first == "usr" && !matches!(path.split('/').nth(1), Some("local" | "src"));
+    if !steps.all(is_good) || NEVER.contains(&first) || NOT_WHOLE.contains(&path) || is_of_system {
         return Err(refused());
     }
     Ok(alloc::format!("/{path}"))
@@ -279,6 +280,9 @@ mod tests {
             "home kept mount /a//b",
             "home kept mount /proc/x",
             "home kept mount /usr",
+            "home kept mount /usr/lib",
+            "home kept mount /lib/systemd",
+            "home kept mount /var/lib",
             "home kept carry /home /etc",
             "home kept mount /a\n",
             "home kept mount /ä",

@@ -24,6 +24,9 @@ pub const HOST_MAX: usize = 8192;
 /// How long a machine shows why it can't start, unless the boot server says otherwise.
 pub const REBOOT_SECONDS: u32 = 60;
 
+/// What the file begins with, in whatever version.
+pub const HOST_FILE_MARK: &str = "bootlace-host/";
+
 const FIRST_LINE: &str = "bootlace-host/1";
 const LAST_LINE: &str = "end";
 

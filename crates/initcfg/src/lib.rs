@@ -55,8 +55,8 @@ pub use further_disk::{
 };
 pub use heartbeat::Heartbeat;
 pub use host::{
-    HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError, REBOOT_SECONDS,
-    Replaces, SshHostKey,
+    HOST_ARCHIVE_PATH, HOST_FILE, HOST_FILE_MARK, HOST_FILE_PATH, HOST_MAX, HostConfig, HostError,
+    REBOOT_SECONDS, Replaces, SshHostKey,
 };
 pub use logical_volume::LogicalVolumeName;
 pub use modules::{

@@ -15,7 +15,7 @@ const REPLY_MAX: u32 = 64 << 10;
 /// Longest words of a server that are kept, in characters: those that end a handshake, which people read, and those that
 /// answer INFO, which may hold a file of the machine.
 const WORDS_MAX: usize = 512;
-const ANSWER_MAX: usize = 2048;
+const ANSWER_MAX: usize = 16 << 10;
 
 /// What the server said about the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,6 +86,9 @@ impl Store {
         if let Some(known) = self.known(&version.image, &version.digest)? {
             return Ok(Received::Known(known));
         }
+        if let Some(why) = self.other_kind(&version.image, version.is_data())? {
+            return Err(StreamError::Flawed(why));
+        }
         let place = Place::new(self, &version.digest, request.keeps_partial)?;
         if let Err(error) = self.receive_in(&mut parsed, &place, stop, progress) {
             place.give_up(&error)?;

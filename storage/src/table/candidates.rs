@@ -1,7 +1,7 @@
 //! Boots that wait for their machine's disk. Anybody can begin one in a machine's name, also while the machine itself is
 //! about to start: each waits beside the others, and whoever proves himself first gets the disk.
 
-use model::{BootId, DiskId, ExportOrder};
+use model::{BootId, DiskId, ExportOrder, MachineName};
 use std::collections::BTreeMap;
 
 /// Boots of one machine that wait. In the time that a machine needs from its loader to its disk the boot server lets no
@@ -48,6 +48,15 @@ impl Candidates {
     pub(super) fn on_admitted(&mut self, disk: &DiskId, boot: BootId) {
         if let Some(waiting) = self.by_machine.get_mut(disk) {
             waiting.retain(|order| order.spec.boot > boot);
+        }
+    }
+
+    /// The machine's root is this boot's: what earlier ones asked for beside it they never get.
+    pub(super) fn on_root_admitted(&mut self, machine: &MachineName, boot: BootId) {
+        for (disk, waiting) in &mut self.by_machine {
+            if disk.machine == *machine && !disk.is_root() {
+                waiting.retain(|order| order.spec.boot >= boot);
+            }
         }
     }
 

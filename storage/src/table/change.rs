@@ -4,7 +4,8 @@ use super::keys::{Identity, InStorageNetwork, Key, Keys, Waiting};
 use super::{Assigned, ExportError, Exports, When, file};
 use images::{ForBoot, LayerMode};
 use model::{
-    BootId, BootIdentity, DiskId, DiskMeant, ExportOrder, ExportSpec, ExportStatus, RootKind,
+    BootId, BootIdentity, DiskId, DiskMeant, ExportOrder, ExportSpec, ExportStatus, MachineName,
+    RootKind,
 };
 use std::sync::{Arc, PoisonError};
 
@@ -237,6 +238,10 @@ impl Exports {
             let mut held = self.write();
             held.exports.insert(disk.clone(), assigned.clone());
             held.candidates.on_admitted(&disk, assigned.spec.boot);
+            drop(held);
+            if disk.is_root() {
+                self.end_beside(&disk.machine, assigned.spec.boot);
+            }
         }
         // Also when it failed: the former export must not come back with a restart.
         self.save()?;
@@ -246,6 +251,26 @@ impl Exports {
         tracing::info!(%disk, %image, version, boot, has_key, "export ready");
         self.announce(disk);
         Ok(self.status(&assigned))
+    }
+
+    /// The machine's root is this boot's: nobody who knows an earlier one's key has anything beside it any more. What is kept stays.
+    fn end_beside(&self, machine: &MachineName, boot: BootId) {
+        let of_earlier = |one: &Assigned| {
+            let disk = &one.spec.disk;
+            disk.machine == *machine && !disk.is_root() && one.spec.boot != boot
+        };
+        for former in self.all().into_iter().filter(of_earlier) {
+            let disk = &former.spec.disk;
+            if let Err(error) = self.close_former(&former) {
+                let error = wire::error_chain(&error);
+                tracing::warn!(%disk, error, "an earlier boot of its machine still has it");
+            }
+        }
+        let mut held = self.write();
+        held.absent.retain(|disk, one| {
+            disk.machine != *machine || disk.is_root() || one.spec.boot == boot
+        });
+        held.candidates.on_root_admitted(machine, boot);
     }
 
     /// Throws away what the machine ever wrote, if anything. If this server dies in between, the disk is there, and

@@ -66,20 +66,33 @@ fn what_is_written_beside_the_root_outlives_it_and_is_thrown_away_alone() {
     let told = server.ask("GET", "/v1/disks", "");
     assert!(told.contains("\"machine\":\"lab-01+home\""), "{told}");
 
+    // The key of a former boot opens nothing any more, also of what this boot has not attached, or does not have.
+    put(&server, "lab-01+data", 2, "persistent");
+    drop((open(&server, "lab-01+data", "lab-01+data", 2, 1).unwrap(), root, home));
+    put(&server, ROOT, 3, "discard");
+    put(&server, HOME, 3, "persistent");
+    let mut root = open(&server, ROOT, ROOT, 3, 1).unwrap();
+    for disk in [HOME, "lab-01+data"] {
+        let refused = open(&server, disk, disk, 2, 9).unwrap_err().to_string();
+        assert!(refused.contains("the disk is not given"), "{disk}: {refused}");
+    }
+    let mut home = open(&server, HOME, HOME, 3, 1).unwrap();
+    assert_eq!(first_byte(&mut home), 0xaa);
+
     // What is thrown away is that one alone.
     write(&mut root);
     drop(home);
     let answer = server.ask("DELETE", &format!("/v1/disks/{HOME}"), "");
     assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 204"), "{answer}");
     assert_eq!(first_byte(&mut root), 0xaa);
-    put(&server, HOME, 2, "persistent");
-    let mut home = open(&server, HOME, HOME, 2, 5).unwrap();
+    put(&server, HOME, 3, "persistent");
+    let mut home = open(&server, HOME, HOME, 3, 5).unwrap();
     assert_ne!(first_byte(&mut home), 0xaa);
     write(&mut home);
     drop((root, home));
 
     // And this server: whoever ran has both again.
     let server = server.restart();
-    assert_eq!(first_byte(&mut open(&server, HOME, HOME, 2, 6).unwrap()), 0xaa);
-    assert_eq!(first_byte(&mut open(&server, ROOT, ROOT, 2, 2).unwrap()), 0xaa);
+    assert_eq!(first_byte(&mut open(&server, HOME, HOME, 3, 6).unwrap()), 0xaa);
+    assert_eq!(first_byte(&mut open(&server, ROOT, ROOT, 3, 2).unwrap()), 0xaa);
 }

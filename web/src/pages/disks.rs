@@ -165,9 +165,8 @@ async fn page(
         ("none", "nothing: they have no disk of this name"),
     ];
     let writes = [
-        ("", "as usual"),
-        ("ro", "there are none: all read the same"),
         ("kept", "are kept"),
+        ("ro", "there are none: all read the same"),
         ("forgotten", "are forgotten with the boot"),
     ];
     let data = site.by_image().filter(|versions| versions[0].is_data());

@@ -1,7 +1,8 @@
 //! `bootlace image new`
 
+use super::super::advise;
 use super::super::as_job::{Work, as_job, caller, word};
-use super::{Asked, after_import, check_owner, disk_size, say_next};
+use super::{Asked, after_import, check_owner, disk_size};
 use crate::paths::Paths;
 use crate::privileges::become_command;
 use crate::site::{Site, connect};
@@ -34,7 +35,10 @@ impl New {
     pub(super) fn run(self, paths: &Paths) -> anyhow::Result<()> {
         let Self { name, size, note } = self;
         make(paths, &EmptyDisk { name: name.clone(), size_bytes: size, note })?;
-        say_next(paths, &name, VersionState::Released, true);
+        let next = format!(
+            "Next: bootlace disk put NAME --image {name} --carry /home, or --mount /FOLDER --writes kept, or --swap"
+        );
+        advise(paths, &next);
         Ok(())
     }
 }

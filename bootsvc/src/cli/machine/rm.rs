@@ -12,6 +12,7 @@ use anyhow::bail;
 use hyper::Method;
 use model::{FindingKind, MachineName, Size};
 use serde::Deserialize;
+use service::KeptBeside;
 use std::io::{self, IsTerminal as _};
 
 /// The disk that a machine keeps, as far as it is known.
@@ -47,7 +48,11 @@ pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow
     let now: Now = site.get(&url(name))?;
     // Who has the root elsewhere keeps it.
     let runs = now.state.word == "up" && machine.root_url.is_none();
-    if let Some((lost, removal)) = question(name, own.as_ref(), runs).filter(|_| !is_said) {
+    let kept: Vec<KeptBeside> = site.get("/api/v1/disks/kept")?;
+    let beside: Vec<KeptBeside> =
+        kept.into_iter().filter(|kept| kept.disk.machine == *name).collect();
+    let question = question(name, own.as_ref(), &beside, runs);
+    if let Some((lost, removal)) = question.filter(|_| !is_said) {
         if !io::stdin().is_terminal() {
             let text = format!("{lost}, and there is no terminal to ask: give --yes to {removal}");
             return Err(WrongUsage(text).into());
@@ -71,9 +76,21 @@ pub(super) fn remove(paths: &Paths, name: &MachineName, is_said: bool) -> anyhow
 }
 
 /// What is lost by removing the machine, and what is then asked for; `None`: nothing is.
-fn question(name: &MachineName, disk: Option<&Disk>, runs: bool) -> Option<(String, &'static str)> {
+fn question(
+    name: &MachineName,
+    disk: Option<&Disk>,
+    beside: &[KeptBeside],
+    runs: bool,
+) -> Option<(String, &'static str)> {
     let has_disk = "remove the machine, and delete that disk";
-    match (disk.map(|disk| disk.in_words(name)), runs) {
+    let beside = beside.iter().map(|KeptBeside { disk, written_bytes, .. }| {
+        let size = written_bytes.map_or_else(String::new, |bytes| format!(" ({})", Size(bytes)));
+        format!("{name} has written to {disk}{size}")
+    });
+    let kept: Vec<String> =
+        disk.map(|disk| disk.in_words(name)).into_iter().chain(beside).collect();
+    let kept = Some(kept.join(", and ")).filter(|kept| !kept.is_empty());
+    match (kept, runs) {
         (None, false) => None,
         (None, true) => Some((format!("{name} runs, and would lose its root disk"), "remove it")),
         (Some(disk), false) => Some((format!("{disk}, which would be deleted"), has_disk)),
@@ -124,7 +141,17 @@ mod tests {
     fn what_would_be_lost_is_asked_about() {
         let name: MachineName = "lab-07".parse().unwrap();
         let disk = Disk { written_bytes: None, made_unix: None, of_another: None };
-        let lost = |disk, runs| question(&name, disk, runs).map(|(lost, _)| lost);
+        let lost = |disk, runs| question(&name, disk, &[], runs).map(|(lost, _)| lost);
+        let beside = KeptBeside {
+            disk: "lab-07+home".parse().unwrap(),
+            stands_on: None,
+            written_bytes: Some(3_200_000_000),
+            is_wanted: true,
+            trouble: None,
+        };
+        let (text, _) = question(&name, None, &[beside], false).unwrap();
+        let expected = "lab-07 has written to lab-07+home (3.2 GB), which would be deleted";
+        assert_eq!(text, expected);
         assert_eq!(lost(None, false), None);
         assert_eq!(lost(None, true).unwrap(), "lab-07 runs, and would lose its root disk");
         let text = "lab-07 keeps a disk with what it has written, which would be deleted";

@@ -33,7 +33,11 @@ impl Service {
     ///
     /// # Errors
     /// It can't: why, and what helps.
-    pub(super) fn check_further_disks(&self, site: &Site, machine: &Machine) -> Result<(), String> {
+    pub(super) async fn check_further_disks(
+        &self,
+        site: &Site,
+        machine: &Machine,
+    ) -> Result<(), String> {
         let disks = site.disks_of(machine);
         check_disks(&disks).map_err(|error| {
             format!("{error}: bootlace disk ls --machine {} shows them all", machine.name)
@@ -41,13 +45,19 @@ impl Service {
         let kept = disks.iter().filter(|(_, what)| what.writes == DiskWrites::Kept);
         let lacks =
             kept.filter(|(_, what)| !site.chosen(&what.image).is_some_and(ImageVersion::is_data));
-        match lacks.map(|(disk, what)| (&disk.name, &what.image)).next() {
-            None => Ok(()),
-            Some((name, image)) => Err(format!(
-                "its disk {name} is to begin with {image}, of which there is no version that machines could have: put that back, or \
-                 choose another by bootlace disk put {name}"
-            )),
+        for (disk, what) in lacks {
+            let (name, image) = (&disk.name, &what.image);
+            let id = DiskId { machine: machine.name.clone(), tag: Some(name.clone()) };
+            let kept = storage_client::kept_disk(&self.options().storage_socket, &id).await;
+            // It goes on with what it has begun with.
+            if !matches!(kept, Ok(Some(_))) {
+                return Err(format!(
+                    "its disk {name} is to begin with {image}, of which there is no version that machines could have: put that back, \
+                     or choose another by bootlace disk put {name}"
+                ));
+            }
         }
+        Ok(())
     }
 
     /// Has the storage server export them for this boot, of which this is the key. Whatever is not exported is missed by the machine,

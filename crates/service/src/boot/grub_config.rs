@@ -258,7 +258,7 @@ impl Service {
         }
         let mut boot = plan(&site, network, (mac, address), 0, other.as_ref())?;
         boot = self.stay_on_version(&site, boot).await?;
-        self.check_further_disks(&site, &boot.machine).map_err(|why| {
+        self.check_further_disks(&site, &boot.machine).await.map_err(|why| {
             Waiting::NotReady(format!("{} can't start yet: {why}", boot.machine.name))
         })?;
         if let Some(is) = self.boot_of(mac).and_then(|boot| boot.firmware.architecture()) {

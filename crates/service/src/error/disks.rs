@@ -19,7 +19,10 @@ pub enum DisksError {
     )]
     IsRoot(MachineName),
     /// The machine uses it.
-    #[error("{0} is attached now: shut its machine down first, by bootlace machine poweroff")]
+    #[error(
+        "{0} is attached, or was just now: shut its machine down first, by bootlace machine power {m} poweroff, and try again half a \
+         minute later", m = .0.machine
+    )]
     InUse(DiskId),
     /// There is none.
     #[error("nothing is written to {0}: bootlace disk ls --kept shows all that is")]
@@ -70,7 +73,10 @@ pub enum DisksError {
         source: Box<DisksClash>,
     },
     /// A machine could not have all of its disks.
-    #[error("{machine} could not have all of its disks")]
+    #[error(
+        "{machine} could not have all of its disks: bootlace disk ls shows them, and bootlace disk put NAME --none --machine {machine} takes one \
+         from it"
+    )]
     Clash {
         /// The machine.
         machine: MachineName,

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::service::Service;
 use crate::storage_client::{self, StorageError};
-use model::{DiskFound, DiskMeant, MachineName};
+use model::{DiskFound, DiskId, DiskMeant, DiskOwner, Machine, MachineName};
+use std::collections::BTreeSet;
 
 impl Service {
     /// Has the storage server delete what is left of a removed machine of this name, if anything may be. Until that is
@@ -42,6 +43,31 @@ impl Service {
         self.exports().forget_disk(machine);
         tracing::info!(%machine, "nothing is left of the disk of a removed machine");
         Ok(())
+    }
+
+    /// Has the storage server delete what a removed machine had beside its root. What it can't delete now is shown by `disk ls --kept`.
+    pub(super) async fn delete_beside(&self, machine: &Machine, owner: Option<&DiskOwner>) {
+        self.refresh_exports().await;
+        let (socket, answer) = (&self.options().storage_socket, self.exports().last());
+        // Another machine's of that name stays.
+        let is_its = |noted: &DiskOwner| {
+            owner.is_some_and(|owner| machine.macs().any(|mac| noted.is(owner, mac)))
+        };
+        let of_another = |disk: &DiskId| {
+            let mut reports = answer.further_disks.iter().filter(|report| report.disk == *disk);
+            reports.any(|report| report.owner.as_ref().is_some_and(|noted| !is_its(noted)))
+        };
+        let kept = answer.further_disks.iter().map(|report| &report.disk);
+        let exported = answer.further.iter().map(|export| &export.spec.disk);
+        let disks = kept.chain(exported).filter(|it| it.machine == machine.name);
+        let disks: BTreeSet<_> = disks.filter(|disk| !of_another(disk)).collect();
+        for disk in disks {
+            if let Err(error) = storage_client::delete_disk(socket, disk).await {
+                let error = wire::error_chain(&error);
+                tracing::warn!(%disk, error, "a disk of a removed machine is not deleted");
+            }
+        }
+        self.exports().ask_for_disks();
     }
 
     /// Has the storage server delete the disk that is meant, and no other one.

@@ -196,15 +196,21 @@ impl Admin {
         let entry = self.actor().does(action, name, Vec::new(), self.now().unix_ms);
         let service = self.service();
         let socket = &service.options().storage_socket;
+        // Those beside its root wait for the same.
+        let answer = service.exports().last();
+        let is_its = |export: &&ExportStatus| export.spec.disk.machine == *name;
         let mut n_requests = match storage_client::decide_stall(socket, name, verb).await {
+            Err(StorageError::Refused { status: 404, .. })
+                if answer.further.iter().any(|export| is_its(&export)) =>
+            {
+                0
+            }
             Err(StorageError::Refused { status: 404, .. }) => {
                 return Err(Error::NoDiskNow(name.clone()));
             }
             decided => decided?,
         };
-        // Those beside its root wait for the same.
-        let answer = service.exports().last();
-        for export in answer.further.iter().filter(|export| export.spec.disk.machine == *name) {
+        for export in answer.further.iter().filter(is_its) {
             let decided = storage_client::decide_stall(socket, &export.spec.disk, verb).await;
             n_requests += decided.unwrap_or_default();
         }

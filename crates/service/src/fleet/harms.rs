@@ -99,6 +99,9 @@ impl Admin {
     ) -> Result<LaidOver, Error> {
         let service = self.service();
         let version = service.known(image, number)?;
+        if version.is_data() {
+            return Err(Error::NoSystem(image.clone()));
+        }
         if let Some(unknown) = choice.as_ref().and_then(FixChoice::unknown) {
             return Err(VersionError::NoCheck(unknown.to_owned()).into());
         }

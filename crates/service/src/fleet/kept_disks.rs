@@ -139,8 +139,16 @@ impl Service {
     /// Machines that get no disk, as the one of their name is another machine's.
     pub(super) fn disks_of_others(&self, site: &Site) -> Vec<Held> {
         let (view, answer) = (self.view(), self.exports().last());
-        let of_another = answer.disks.iter().filter_map(|disk| {
-            let machine = site.machine(&disk.disk.machine).filter(|machine| keeps_disk(machine))?;
+        let all = answer.disks.iter().chain(answer.further_disks.iter());
+        let of_another = all.filter_map(|disk| {
+            let machine = site.machine(&disk.disk.machine)?;
+            let has = match &disk.disk.tag {
+                None => keeps_disk(machine),
+                Some(tag) => site.disks_of(machine).iter().any(|(had, _)| had.name == *tag),
+            };
+            if !has {
+                return None;
+            }
             let noted = disk.owner.as_ref().filter(|_| disk.trouble.is_none())?;
             let asked = view.as_owner(machine)?;
             // It is told by the NIC that it boots from, and that may be any of them.
@@ -148,6 +156,13 @@ impl Service {
             if others.is_empty() || disk.is_taken_over || view.disk_deletions.contains_key(&machine.name) {
                 return None;
             }
+            let (which, why) = match &disk.disk.tag {
+                None => (String::new(), "An older database was probably restored".to_owned()),
+                Some(tag) => (
+                    format!(" {tag} beside its root"),
+                    format!("To throw away what that has written: bootlace disk reset {}", disk.disk),
+                ),
+            };
             let when = match others.len() == machine.macs().count() {
                 true => String::new(),
                 false => {
@@ -156,8 +171,8 @@ impl Service {
                 }
             };
             let cause = format!(
-                "It gets no disk{when}: the one of its name is of another machine that had this name ({noted}), and not of this one \
-                 ({asked}). An older database was probably restored"
+                "It gets no disk{which}{when}: the one of its name is of another machine that had this name ({noted}), and not of this \
+                 one ({asked}). {why}"
             );
             Some(Held { subject: Subject::Machine(machine.name.clone()), cause, since_unix_ms: None })
         });

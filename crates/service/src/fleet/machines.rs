@@ -1,7 +1,7 @@
 //! Adding, changing and removing machines.
 
 use super::rooms::{Move, give_up};
-use crate::error::Error;
+use crate::error::{DisksError, Error};
 use crate::people::Admin;
 use crate::storage_client;
 use crate::store::{AuditEntry, ChangeError, FieldChange, Transaction};
@@ -151,6 +151,8 @@ impl Admin {
         name: MachineName,
         entry: AuditEntry,
     ) -> Result<Machine, Error> {
+        let view = self.service().view();
+        let owner = view.site.machine(&name).and_then(|machine| view.as_owner(machine));
         let disk = self.service().disk_id(&name).await;
         let written = self.service().written_disk(&name).await?;
         // It stays, and is found as a disk that is left.
@@ -172,6 +174,7 @@ impl Admin {
         } else if let Err(error) = self.service().delete_left_disk(&removed.name).await {
             tracing::warn!(machine = %removed.name, error = error.chain(), "its disk is deleted later");
         }
+        self.service().delete_beside(&removed, owner.as_ref()).await;
         Ok(removed)
     }
 
@@ -288,7 +291,16 @@ fn apply(
     }
     machine.kernel_args = change.kernel_args.unwrap_or(machine.kernel_args);
     machine.reset_disk = change.reset_disk.unwrap_or(machine.reset_disk);
+    let moves = change.room.is_some();
     Move { room: change.room, seat: change.seat, tags: change.tags }.apply(tables, &mut machine)?;
+    if moves {
+        let all = tables.site_disks()?;
+        let disks = model::disks_of(&all, machine.room.as_ref(), &machine.name);
+        model::check_disks(&disks).map_err(|source| {
+            let (machine, source) = (machine.name.clone(), source.into());
+            Error::from(DisksError::Clash { machine, source })
+        })?;
+    }
 
     let gives_root = change.root.is_some() || change.root_url.is_some();
     let given =
@@ -351,7 +363,8 @@ pub(super) fn check_image(
     {
         return Err(Error::NoVersion { image: image.clone(), version }.into());
     }
-    if versions.iter().any(|it| it.image == *image && it.is_data()) {
+    let mut of_image = versions.iter().filter(|it| it.image == *image).peekable();
+    if of_image.peek().is_some() && of_image.all(model::ImageVersion::is_data) {
         return Err(Error::NoSystem(image.clone()).into());
     }
     let mut known: Vec<ImageName> = versions.into_iter().map(|version| version.image).collect();

@@ -178,7 +178,8 @@ impl Admin {
             return Err(DisksError::StorageSilent(why.clone()).into());
         }
         let mut exports = answer.further.iter().filter(|export| export.spec.disk == disk);
-        if exports.any(|export| export.connections > 0) {
+        // After a restart of the storage server whoever runs may still come back.
+        if exports.any(|export| export.connections > 0 || export.is_silent != Some(true)) {
             return Err(DisksError::InUse(disk).into());
         }
         let socket = &service.options().storage_socket;
@@ -233,17 +234,24 @@ fn subject(of: &FilesOf, name: &DiskTag) -> String {
 
 /// Whether each machine can have all of its disks.
 fn check_machines(tables: &Transaction<'_>, site: &Site) -> Result<(), crate::store::ChangeError> {
-    let all = tables.site_disks()?;
+    let (former, all) = (&site.disks, tables.site_disks()?);
+    // What could not be before is not made worse by what is asked for.
     // Where no machine is yet, one may come.
     let rooms = site.rooms.iter().map(|room| Some(&room.name)).chain([None]);
     for room in rooms {
         let whose = room.map_or(FilesOf::Site, |room| FilesOf::Room(room.clone()));
+        if check_disks(&model::disks_of_room(former, room)).is_err() {
+            continue;
+        }
         check_disks(&model::disks_of_room(&all, room))
             .map_err(|source| Error::from(DisksError::ClashIn { whose, source: source.into() }))?;
     }
     for machine in &site.machines {
-        let disks = model::disks_of(&all, machine.room.as_ref(), &machine.name);
-        check_disks(&disks).map_err(|source| {
+        let of = |all| check_disks(&model::disks_of(all, machine.room.as_ref(), &machine.name));
+        if of(former).is_err() {
+            continue;
+        }
+        of(&all).map_err(|source| {
             Error::from(DisksError::Clash { machine: machine.name.clone(), source: source.into() })
         })?;
     }

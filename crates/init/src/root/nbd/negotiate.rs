@@ -5,7 +5,8 @@ use crate::net::tcp;
 use crate::root::tls::Tls;
 use ::nbd::client::{Export, Handshake, HandshakeError, Transfer, Turn};
 use initcfg::{
-    Claim, DiskKey, DiskName, HostConfig, NO_ROOM_YET, NbdRoot, Nonce, SECRET_SUFFIX, Token,
+    Claim, DiskKey, DiskName, HOST_FILE_MARK, HostConfig, NO_ROOM_YET, NbdRoot, Nonce,
+    SECRET_SUFFIX, Token,
 };
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -268,7 +269,17 @@ fn open_export(
                 }
                 (Some(challenge), said) => {
                     // A server that has nothing to tell says what it says to everybody.
-                    let told = said.and_then(|said| HostConfig::parse(said.as_bytes()).ok());
+                    let told = match said.as_deref().filter(|said| said.starts_with(HOST_FILE_MARK))
+                    {
+                        None => None,
+                        Some(said) => {
+                            Some(HostConfig::parse(said.as_bytes()).map_err(|error| {
+                                NegotiationError::Tls(format!(
+                                    "what it tells this boot is no use: {error}"
+                                ))
+                            })?)
+                        }
+                    };
                     let told = told.filter(|told| told.boot == request.boot);
                     if let (Some(exchange), Some(told)) = (&request.exchange, told) {
                         let _ = exchange.told.set(told);
