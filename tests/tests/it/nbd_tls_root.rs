@@ -37,6 +37,7 @@ fn root_over_tls() -> Result<()> {
     site.run(&["files", "put", "/etc/key", &secret.to_string_lossy(), "--secret"])?;
     let servers = site.serve()?;
     let mut storage = site.storage()?;
+    put_disks(&site)?;
 
     let preboot = Preboot::start(&site, MAC)?;
     let kernel = preboot.fetch()?;
@@ -56,7 +57,10 @@ fn root_over_tls() -> Result<()> {
     console.shell(begin, COMMAND)?;
     let sessions = console
         .shell("grep -E 'Curr(Tx|Rx)Sw' /proc/net/tls_stat | tr -s ' \\t\\n' ' '", COMMAND)?;
-    ensure!(sessions.trim() == "TlsCurrTxSw 1 TlsCurrRxSw 1", "{sessions:?}");
+    let n = 1 + N_DISKS;
+    ensure!(sessions.trim() == format!("TlsCurrTxSw {n} TlsCurrRxSw {n}"), "{sessions:?}");
+    let places = console.shell("grep -c '^/dev/nbd[1-4] /srv/' /proc/mounts", COMMAND)?;
+    ensure!(places.trim() == (N_DISKS * N_FOLDERS).to_string(), "{places:?}");
     writes_and_reads(console, "before")?;
     heard.extend(std::fs::read(&wire)?);
     check_secrets(console, &heard)?;
@@ -80,6 +84,22 @@ fn root_over_tls() -> Result<()> {
     drop(pc);
     storage.stop()?;
     servers.stop()
+}
+
+/// Disks beside the root, and folders of each on it.
+const N_DISKS: usize = 4;
+const N_FOLDERS: usize = 3;
+
+/// What a machine is told of its disks is long: their folders have long names.
+fn put_disks(site: &Site) -> Result<()> {
+    for disk in 1..=N_DISKS {
+        let folders = (1..=N_FOLDERS).map(|n| format!("/srv/{}-{disk}-{n}", "folder".repeat(24)));
+        let carried: Vec<String> = folders.flat_map(|it| ["--carry".to_owned(), it]).collect();
+        let name = format!("disk-{disk}");
+        let put = ["disk", "put", &name, "--size", "64M"].into_iter();
+        site.run(&put.chain(carried.iter().map(String::as_str)).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
 /// Who heard all that passed the network has neither the secret of this boot nor the machine's SSH host key.
