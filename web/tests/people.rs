@@ -164,6 +164,8 @@ fn every_route_is_in_the_table() {
         (include_str!("../src/lib.rs"), ""),
         (include_str!("../src/pages/machine/mod.rs"), "/machines/{name}"),
         (include_str!("../src/api.rs"), "/api/v1"),
+        (include_str!("../src/pages/disks.rs"), ""),
+        (include_str!("../src/api/disks.rs"), "/api/v1"),
         (include_str!("../src/pages/files.rs"), ""),
         (include_str!("../src/api/files.rs"), "/api/v1"),
         (include_str!("../src/api/captures.rs"), "/api/v1"),

@@ -132,7 +132,7 @@ pub(crate) const ROUTES: &[(&str, &str, Needs)] = &[
     ("PUT", "/api/v1/disks", ADMIN),
     ("DELETE", "/api/v1/disks/disk", ADMIN),
     ("GET", "/api/v1/disks/kept", READ),
-    ("DELETE", "/api/v1/disks/kept/{}", ADMIN),
+    ("DELETE", "/api/v1/disks/kept/{disk}", ADMIN),
     ("GET", "/api/v1/machines/{name}/disks", READ),
     ("GET", "/api/v1/files", READ),
     ("PUT", "/api/v1/files", ADMIN),
